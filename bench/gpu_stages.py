@@ -25,9 +25,9 @@ from gpu_bench import (
     write_rows,
 )
 
-STAGES = ["correctness", "goldens", "kernels", "peak", "7b", "13b", "65b", "8b-4096", "small", "decode", "fp8", "nf4"]
+STAGES = ["correctness", "goldens", "kernels", "peak", "7b", "13b", "65b", "8b-4096", "small", "decode", "fp8", "nf4", "ranks"]
 # What is not measured unless it is asked for, because it takes long.
-NOT_BY_DEFAULT = ["8b-4096", "small", "decode", "fp8", "nf4"]
+NOT_BY_DEFAULT = ["8b-4096", "small", "decode", "fp8", "nf4", "ranks"]
 # The modules of tests/main.rs that are goldens.
 GOLDENS = ("model::", "adapters::")
 # Rows per batch of naive: padded to a long row, more do not fit into memory together with the weights of 13B.

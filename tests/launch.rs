@@ -90,6 +90,7 @@ fn jobs_that_cannot_run_are_refused() {
         with("--local 0"),
         with("--local 2 --ranks 2"),
         with("--local 2 --gpus 1"),
+        with("--slurm --ranks 1000"),
         with("--slurm"),
         with("--slurm --ranks 0"),
         with("--slurm --ranks 3 --nodes 2"),
@@ -235,23 +236,49 @@ mod mpi {
         let (code, text) = said(ranks);
         assert_eq!(code, Some(130), "{text}");
         assert!(text.contains("stopped after step "), "{text}");
+        let again = "resume with: simmer launch --local 2 recipe.toml --out run --resume";
+        assert!(text.contains(again), "{text}");
         let last = format!("run/checkpoints/step-{:06}", steps());
         assert!(kitchen.path(&last).exists(), "{last}: {text}");
     }
 
-    /// An error before the first step is reported once, and leaves no run.
+    /// An error before the first step is reported once, by the launcher if it can tell, and leaves no run.
     #[test]
     fn ranks_report_an_error_once() {
-        let kitchen = kitchen(&["train.batch_size=1"]);
+        let kitchen = kitchen(&["train.batch_size=4"]);
         let (code, text) = said(launch(&kitchen, &["--out", "few"]));
         assert_eq!(code, Some(1), "{text}");
         let few = "the first step has 1 micro-batch for 2 ranks";
         assert_eq!(text.matches(few).count(), 1, "{text}");
+        // no rank was started
+        assert!(!text.contains("starting"), "{text}");
         assert!(!kitchen.path("few").exists());
-        let (_, text) = said(launch(
-            &kitchen,
-            &["--set", "base.path=nothing", "--out", "none"],
-        ));
+        let only = ["--set", "train.batch_size=1", "--out", "few"];
+        let (_, text) = said(launch(&kitchen, &only));
+        assert!(
+            text.contains("a step has 1 row (train.batch_size)"),
+            "{text}"
+        );
+        // what only the ranks find
+        let none = ["--set", "base.path=nothing", "--out", "none", "--resume"];
+        let (code, text) = said(launch(&kitchen, &none));
+        assert_eq!(code, Some(1), "{text}");
         assert_eq!(text.matches("error:").count(), 1, "{text}");
+    }
+
+    /// A program that starts no rank is no success.
+    #[test]
+    fn a_launcher_that_starts_nothing_is_noticed() {
+        let kitchen = kitchen(&["train.batch_size=12", "train.micro_batch_tokens=20"]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_simmer"));
+        command
+            .args(["launch", "--local", "2", "recipe.toml", "--out", "run"])
+            .current_dir(kitchen.path(""))
+            .env("MPIRUN", "/bin/true");
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let error = "error: /bin/true has ended, and has started no rank";
+        assert!(text.contains(error), "{text}");
     }
 }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use simmer_train::ranks::{Ranks, Threads, work};
+use burn::tensor::Tensor;
+use simmer_train::ranks::{Gpus, Ranks, RanksError, Threads, work};
 use simmer_train::{Outcome, Resume, Silent, TrainError, train_on_ranks};
 
 use crate::golden;
@@ -23,7 +24,19 @@ fn on_ranks(
     run: &str,
     stop_after: Option<u64>,
 ) -> (Result<Outcome, TrainError>, Vec<Result<(), TrainError>>) {
-    let mut all = Threads::of(ranks).into_iter();
+    on(Threads::of(ranks), kitchen, sets, others, run, stop_after)
+}
+
+/// The same on ranks of any form.
+fn on<R: Ranks + Send + 'static>(
+    ranks: Vec<R>,
+    kitchen: &Kitchen,
+    sets: &[&str],
+    others: &[&str],
+    run: &str,
+    stop_after: Option<u64>,
+) -> (Result<Outcome, TrainError>, Vec<Result<(), TrainError>>) {
+    let mut all = ranks.into_iter();
     let first: Rc<dyn Ranks> = Rc::new(all.next().unwrap());
     let (recipe, other) = (kitchen.recipe(sets), kitchen.recipe(others));
     let out = kitchen.path(run);
@@ -88,6 +101,98 @@ fn any_number_of_ranks_writes_the_same_bytes() {
     }
 }
 
+/// Ranks that add up tensors as GPUs do: each all of its own first.
+#[derive(Debug)]
+struct Adding(Threads);
+
+impl Ranks for Adding {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn send(&self, to: usize, bytes: Vec<u8>) -> Result<(), RanksError> {
+        self.0.send(to, bytes)
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<u8>, RanksError> {
+        self.0.receive(from)
+    }
+
+    fn gpus(&self) -> Option<&dyn Gpus> {
+        Some(self)
+    }
+}
+
+impl Adding {
+    fn give(&self, to: usize, values: &Tensor<1>) -> Result<(), RanksError> {
+        let values = values.clone().into_data();
+        let bytes = values.iter::<f32>().flat_map(f32::to_le_bytes);
+        self.send(to, bytes.collect())
+    }
+
+    fn take(&self, from: usize, like: &Tensor<1>) -> Result<Tensor<1>, RanksError> {
+        let bytes = self.receive(from)?;
+        let (values, _) = bytes.as_chunks::<4>();
+        let values: Vec<f32> = values.iter().copied().map(f32::from_le_bytes).collect();
+        assert_eq!(values.len(), like.dims()[0]);
+        Ok(Tensor::from_data(&values[..], &like.device()))
+    }
+}
+
+impl Gpus for Adding {
+    fn sum(&self, values: Tensor<1>) -> Result<Tensor<1>, RanksError> {
+        if self.rank() > 0 {
+            self.give(0, &values)?;
+            return Ok(values);
+        }
+        let mut others = (1..self.size()).map(|rank| self.take(rank, &values));
+        others.try_fold(values.clone(), |sum, other| Ok(sum + other?))
+    }
+
+    fn copy_of_first(&self, values: Tensor<1>) -> Result<Tensor<1>, RanksError> {
+        if self.rank() > 0 {
+            return self.take(0, &values);
+        }
+        for rank in 1..self.size() {
+            self.give(rank, &values)?;
+        }
+        Ok(values)
+    }
+}
+
+/// The order of the sum is another one.
+#[test]
+fn gpus_that_add_up_have_the_losses_of_one() {
+    let kitchen = Kitchen::new();
+    let more = ["method.lora.dropout=0.1", "train.max_steps=6"];
+    let sets = [&STEPS[..], &more].concat();
+    kitchen.whole(&sets, "alone");
+    let ranks = Threads::of(3).into_iter().map(Adding).collect();
+    let (outcome, others) = on(ranks, &kitchen, &sets, &sets, "gpus", None);
+    assert!(
+        matches!(outcome, Ok(Outcome::Finished { .. })),
+        "{outcome:?}"
+    );
+    for other in others {
+        other.unwrap();
+    }
+    let numbers = |run: &str| -> Vec<f64> {
+        let lines = kitchen.metrics(run).into_iter();
+        let lines =
+            lines.flat_map(|line| [line.get("loss").cloned(), line.get("grad_norm").cloned()]);
+        lines.flatten().filter_map(|value| value.as_f64()).collect()
+    };
+    let (alone, gpus) = (numbers("alone"), numbers("gpus"));
+    assert!(alone.len() >= 12 && alone.len() == gpus.len());
+    for (alone, gpus) in alone.iter().zip(&gpus) {
+        assert!((gpus / alone - 1.0).abs() < 1e-4, "{gpus}, alone {alone}");
+    }
+}
+
 #[test]
 fn a_run_resumes_on_another_number_of_ranks() {
     let kitchen = Kitchen::new();
@@ -114,14 +219,16 @@ fn ranks_that_cannot_work_together_are_refused() {
         outcome.unwrap_err().to_string()
     };
     let few = ["train.batch_size=1"];
+    let packed = ["train.batch_size=4"];
     let missing = format!("base.path={}", quoted(&kitchen.path("nothing")));
     let llama3 = format!("base.path={}", quoted(&golden::folder("llama3-rope")));
     let full = ["method={full={}}", "train.max_steps=1"];
     let all = [
         said(2, &few, &few, "few"),
+        said(2, &packed, &packed, "packed"),
         said(2, &STEPS, &[], "recipe"),
         said(2, &STEPS, &[&missing], "missing"),
-        said(3, &[&llama3], &STEPS, "base"),
+        said(3, &[&STEPS[..], &[&llama3]].concat(), &STEPS, "base"),
         said(2, &full, &full, "full"),
     ];
     let all = all
@@ -216,6 +323,76 @@ mod mpi {
         assert!(said.contains("0 rows in"), "{said}");
     }
 
+    /// Rank 0 alone writes. A run that is killed resumes on another number of ranks, and no byte of its rows depends on them.
+    #[test]
+    fn generated_rows_have_the_bytes_of_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let recipe = fs::read_to_string(root.join("recipes/generate/kitchen.toml")).unwrap();
+        let root = root.display();
+        let recipe = recipe.replace("\"recipes/", &format!("\"{root}/recipes/"));
+        let recipe = recipe.replace("\"data/", &format!("\"{root}/data/"));
+        // several batches, each in two groups
+        let recipe = recipe.replace("target = 5", "target = 12");
+        let recipe = recipe.replace("batch = 8", "batch = 4");
+        let table = "[model.local]\ndevice = \"cpu\"\ntogether = 2";
+        let recipe = recipe.replace("[model.local]", table);
+        let recipe_file = folder.path().join("recipe.toml");
+        fs::write(&recipe_file, &recipe).unwrap();
+        let generate = |ranks: usize, out: &str| {
+            let mut command = mpirun(ranks);
+            command
+                .args(["data", "generate"])
+                .arg(&recipe_file)
+                .arg("--out")
+                .arg(folder.path().join(out))
+                .current_dir(folder.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let files = |out: &str| {
+            [
+                "data.jsonl",
+                "provenance.jsonl",
+                "dropped.jsonl",
+                "report.json",
+            ]
+            .map(|file| fs::read(folder.path().join(out).join(file)).unwrap())
+        };
+        let (done, text) = said(generate(1, "one"));
+        assert!(done, "{text}");
+        let running = generate(3, "killed");
+        let journal = folder.path().join("killed/journal.jsonl");
+        let begin = Instant::now();
+        while fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 4 {
+            assert!(begin.elapsed() < Duration::from_mins(1));
+            thread::sleep(Duration::from_millis(1));
+        }
+        let here = folder.path().canonicalize().unwrap();
+        let victim = processes(&here).into_iter().max().unwrap();
+        let kill = Command::new("kill")
+            .args(["-KILL", &victim.to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let (done, text) = said(running);
+        assert!(!done, "{text}");
+        assert!(!folder.path().join("killed/data.jsonl").exists());
+        let (done, text) = said(generate(2, "killed"));
+        assert!(done && text.contains("resuming with "), "{text}");
+        assert_eq!(text.matches("wrote ").count(), 1, "{text}");
+        assert!(files("killed") == files("one"));
+
+        let endpoint = "[model.endpoint]\nurl = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\n";
+        let table = recipe.find("[model.local]").unwrap();
+        fs::write(&recipe_file, [&recipe[..table], endpoint].concat()).unwrap();
+        let (done, text) = said(generate(2, "endpoint"));
+        assert!(!done);
+        let error = "error: [model.endpoint]: 2 ranks were started, and one process asks a server";
+        assert_eq!(text.matches(error).count(), 1, "{text}");
+        assert_eq!(text.matches("error: ").count(), 1, "{text}");
+    }
+
     #[test]
     fn processes_write_the_bytes_of_one() {
         let kitchen = Kitchen::new();
@@ -224,6 +401,12 @@ mod mpi {
         for (ranks, run) in [(1, "one"), (2, "two")] {
             let (done, text) = said(start(&kitchen, ranks, run, &[]));
             assert!(done, "{text}");
+            // to publish the adapter
+            let again = match ranks {
+                1 => "  simmer train recipe.toml",
+                _ => "  mpirun -n 2 simmer train recipe.toml",
+            };
+            assert!(text.contains(again), "{text}");
         }
         assert!(kitchen.adapter("one") == kitchen.adapter("two"));
 

@@ -10,6 +10,7 @@ use clap::Args;
 use simmer_checkpoint::hub::What;
 use simmer_data::{Template, Tokenizer};
 use simmer_files::digest::sha256;
+use simmer_kernels::{Capabilities, Memory};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
 use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute};
@@ -98,8 +99,13 @@ pub(crate) fn read_ahead(base: &Base) {
     }
 }
 
-/// A hash of the names, sizes and times of a model's files, its precision and its device.
+/// A hash of the names, sizes and times of a model's files, its precision and its device. The GPUs of several ranks are taken to
+/// be alike.
 fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> String {
+    let is_gpu = matches!(Capabilities::of(device).memory, Memory::Nvidia(_));
+    let first = is_gpu.then(|| device::named("libtorch-cuda:0").ok());
+    let first = first.flatten();
+    let device = first.as_ref().unwrap_or(device);
     let mut text = format!("{:?} {:?} {device:?}", base.precision, base.compute);
     for path in paths.iter().copied().flatten() {
         let mut files = vec![path.to_owned()];

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use simmer_data::tokenizer::StopTexts;
 use simmer_data::{Conversation, Template, prompt_tokens};
+use simmer_files::size::counted;
 use simmer_instruct::{
     Completion, Completions, Finish, InstructError, LocalConfig, Prompt as Asked, Request,
     Stop as Stopped,
@@ -11,7 +12,7 @@ use simmer_instruct::{
 use simmer_model::base::BaseConfig;
 use simmer_model::{Prompt, Sampling, Stop};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, bail};
 use crate::loaded::{Loaded, precision};
 
 /// A loaded model.
@@ -20,6 +21,8 @@ pub(crate) struct Local {
     name: String,
     /// What conversations are rendered with.
     template: Option<Template>,
+    /// How many prompts are computed together.
+    together: usize,
 }
 
 impl Local {
@@ -40,11 +43,26 @@ impl Local {
             adapter.unwrap_or_default(),
             &loaded.identity[..loaded.identity.len().min(16)]
         );
+        // sums of other groups of prompts are rounded otherwise
+        let name = match config.together {
+            None => name,
+            Some(0) => bail!("{table}: `together`: expected at least 1, found 0"),
+            Some(together) => format!("{name}, {} together", counted(together, "prompt")),
+        };
         Ok(Self {
             loaded,
             name,
             template: None,
+            together: config.together.unwrap_or(usize::MAX),
         })
+    }
+
+    /// The prompts of a batch that are computed together.
+    pub(crate) fn groups<'a, 'b>(
+        &self,
+        batch: &'a [Request<'b>],
+    ) -> impl Iterator<Item = &'a [Request<'b>]> {
+        batch.chunks(self.together)
     }
 
     /// The same for conversations too, which are rendered with this template; without a name, with that of the adapter's
@@ -131,6 +149,25 @@ impl Completions for Local {
 
     fn complete(
         &mut self,
+        requests: &[Request<'_>],
+        stop: Stopped<'_>,
+        done: &mut dyn FnMut(usize, Completion) -> Result<(), InstructError>,
+    ) -> Result<(), InstructError> {
+        let mut first = 0;
+        for group in self.groups(requests) {
+            self.complete_group(group, stop, &mut |number, completion| {
+                done(first + number, completion)
+            })?;
+            first += group.len();
+        }
+        Ok(())
+    }
+}
+
+impl Local {
+    /// Continues requests that are computed together.
+    fn complete_group(
+        &self,
         requests: &[Request<'_>],
         stop: Stopped<'_>,
         done: &mut dyn FnMut(usize, Completion) -> Result<(), InstructError>,

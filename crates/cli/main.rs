@@ -13,6 +13,7 @@ mod live;
 mod live_line;
 mod loaded;
 mod local_model;
+mod local_ranks;
 mod new_file;
 mod output;
 mod profile;

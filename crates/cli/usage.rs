@@ -1,7 +1,8 @@
 //! Reads the command line: negative numbers are values, and options that are keys of a recipe are explained.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Command, CommandFactory, Error, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, Args, Command, CommandFactory, Error, FromArgMatches};
 use simmer_train::recipe::option_here;
 
 use crate::Cli;
@@ -25,6 +26,38 @@ pub(crate) fn train(words: &[String]) -> Train {
     let read = command.try_get_matches_from(program.iter().chain(words));
     let train = read.and_then(|matches| Train::from_arg_matches(&matches));
     train.unwrap_or_else(|error| explained(error, "train").exit())
+}
+
+/// The options of a command, such as `--grace`.
+pub(crate) fn options(command: &str) -> Vec<String> {
+    let program = Cli::command();
+    let found = program.find_subcommand(command);
+    let options = found.into_iter().flat_map(Command::get_arguments);
+    options.filter_map(long).collect()
+}
+
+/// The options of a command that this process was started with.
+pub(crate) fn given(command: &str) -> Vec<String> {
+    let program = negative_numbers(Cli::command());
+    // the program runs, so that they can be read
+    let Ok(matches) = program.clone().try_get_matches() else {
+        return Vec::new();
+    };
+    let (Some(found), Some(matches)) = (
+        program.find_subcommand(command),
+        matches.subcommand_matches(command),
+    ) else {
+        return Vec::new();
+    };
+    let is_given =
+        |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let given = found.get_arguments().filter(is_given);
+    given.filter_map(long).collect()
+}
+
+/// An option as it is written; `None` for an argument without a name.
+fn long(arg: &Arg) -> Option<String> {
+    arg.get_long().map(|name| format!("--{name}"))
 }
 
 /// Lets values such as `-1` reach the check of their range.

@@ -36,6 +36,7 @@ fn aten() {
         .files([
             "src/libtorch/aten.cpp",
             "src/libtorch/group.cpp",
+            "src/libtorch/nccl.cpp",
             "src/libtorch/thread.cpp",
             "src/libtorch/timeline.cpp",
         ])

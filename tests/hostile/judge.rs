@@ -92,7 +92,7 @@ fn questions_and_answers() {
                 read("q.jsonl", &format!("{QUESTION}{other}{other}"), 1)
             }),
             ("one reference answer to two turns", {
-                questions(&QUESTION.replace("}", ", \"reference\": [\"x\"]}"))
+                questions(&QUESTION.replace('}', ", \"reference\": [\"x\"]}"))
             }),
             ("no answer", answers("{\"id\": 2, \"answer\": \"x\"}\n")),
             ("an answer to no question", answers("{\"answer\": \"x\"}\n")),

@@ -96,7 +96,8 @@ impl Train {
             note(&profile.finish(&trace)?);
             note(&format!("{}", trace.display()));
         }
-        report(&self, &recipe, &out, outcome)
+        let resume = self.resume_command(&out, ranks.size());
+        report(&recipe, &out, &resume, outcome)
     }
 
     /// Computes what rank 0 asks for. Rank 0 prints the messages of the run, and ends it at a signal; it also reports the
@@ -157,25 +158,8 @@ impl Train {
         self.out.is_some()
     }
 
-    /// The failure of a run in `out`, with the command that resumes it if it has finished steps.
-    fn failure(&self, error: TrainError, out: &Path) -> Failure {
-        let is_saved = matches!(
-            error,
-            TrainError::Ended {
-                checkpoint: Some(_),
-                ..
-            }
-        );
-        let failure = Failure::from(error);
-        if is_saved {
-            failure.and_hint(&format!("the command: {}", self.resume_command(out)))
-        } else {
-            failure
-        }
-    }
-
-    /// The command that resumes the run in `out`.
-    fn resume_command(&self, out: &Path) -> String {
+    /// The command that resumes the run in `out` on so many ranks.
+    fn resume_command(&self, out: &Path, ranks: usize) -> String {
         let recipe = self.recipe.iter();
         let mut command: Vec<String> = recipe.map(|path| path.display().to_string()).collect();
         command.extend([
@@ -190,13 +174,13 @@ impl Train {
             command.extend(["--device".to_owned(), device.clone()]);
         }
         let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
-        format!("simmer train {}", command.join(" "))
+        format!("{} {}", launch::started_by(ranks), command.join(" "))
     }
 }
 
 /// The end of a rank that cannot be connected. Rank 0, which has the same error, reports it; it needs a moment, since the
 /// launcher ends it with this one.
-fn not_joined() -> ExitCode {
+pub(super) fn not_joined() -> ExitCode {
     thread::sleep(Duration::from_secs(1));
     ExitCode::FAILURE
 }
@@ -221,13 +205,30 @@ fn default_folder(recipe: Option<&Path>) -> PathBuf {
     Path::new("runs").join(name)
 }
 
+/// The failure of a run, with the command that resumes it if it has finished steps.
+fn failed(error: TrainError, resume: &str) -> Failure {
+    let is_saved = matches!(
+        error,
+        TrainError::Ended {
+            checkpoint: Some(_),
+            ..
+        }
+    );
+    let failure = Failure::from(error);
+    if is_saved {
+        failure.and_hint(&format!("the command: {resume}"))
+    } else {
+        failure
+    }
+}
+
 fn report(
-    args: &Train,
     recipe: &Recipe,
     out: &Path,
+    resume: &str,
     outcome: Result<Outcome, TrainError>,
 ) -> Result<ExitCode, Failure> {
-    match outcome.map_err(|error| args.failure(error, out))? {
+    match outcome.map_err(|error| failed(error, resume))? {
         Outcome::Finished {
             weights,
             step,
@@ -246,16 +247,15 @@ fn report(
             let compared = side_by_side::show(recipe, out, &weights, &held_out);
             output::line(&weights.display().to_string())?;
             compared.map_err(|failure| {
-                let command = args.resume_command(out);
                 failure
                     .within(format!(
                         "the run is finished and {} is written, but base model and trained model cannot be compared",
                         weights.display()
                     ))
-                    .and_hint(&format!("to compare them later: {command}"))
+                    .and_hint(&format!("to compare them later: {resume}"))
             })?;
             note(&next::next(recipe, out, &weights));
-            if let Some(publish) = next::publish(recipe, &weights, &args.resume_command(out)) {
+            if let Some(publish) = next::publish(recipe, &weights, resume) {
                 note(&format!("\n{publish}"));
             }
             Ok(ExitCode::SUCCESS)
@@ -268,7 +268,7 @@ fn report(
                 )),
                 None => note("stopped before the first step"),
             }
-            note(&format!("resume with: {}", args.resume_command(out)));
+            note(&format!("resume with: {resume}"));
             Ok(interrupt::exit_code())
         }
     }

@@ -123,6 +123,15 @@ pub trait Completions {
     /// Whether a batch is computed as a whole, so that a part of one is computed again after a kill.
     fn computes_batches(&self) -> bool;
 
+    /// How many batches are computed at a time, each as a whole.
+    fn batches_at_once(&self) -> usize {
+        1
+    }
+
+    /// Names the batches that will be asked for after the next one, as far as they are known: so many that the next one and they are
+    /// [`Completions::batches_at_once`] at most. They may be computed with the next one. The last of them may never be asked for.
+    fn expect(&mut self, _batches: Vec<Vec<Request<'_>>>) {}
+
     /// Continues each request, and passes each completion to `done` with the number of its request when it arrives, in any
     /// order. After an error, completions that have arrived are passed to `done`, too.
     ///

@@ -75,6 +75,9 @@ pub struct LocalConfig {
     /// How the weights are held in memory: `f32`, `bf16`, `f16`, `nf4`, `fp4` or `int8`. Default: as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
+    /// How many prompts of a batch are computed together: several ranks share the groups of a batch. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<usize>,
     /// The device: `auto`, `cpu`, `libtorch` or `libtorch-cuda:N`.
     #[serde(default = "auto")]
     pub device: String,

@@ -10,7 +10,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use self::case::{Case, Scores};
+use self::case::{Ahead, Case, Scores};
 use super::*;
 
 fn similar(kept: &Kept, expected: &Scores) {
@@ -177,6 +177,27 @@ fn a_run_that_ends_anywhere_is_resumed_with_equal_bytes() {
                 "{name}: {out}"
             );
         }
+    }
+}
+
+/// Batches of conversations, Alpaca's instructions and instances of Self-Instruct are known before earlier ones are completed.
+#[test]
+fn later_batches_are_announced_as_they_are_asked_for() {
+    for (name, least) in [("alpaca", 2), ("self-instruct", 2), ("baize", 1)] {
+        let mut case = Case::new(name);
+        case.recipe.batch = case.recipe.batch.min(2);
+        case.recipe.target = case.recipe.target.max(3);
+        let mut player = case.player();
+        case.run(&mut player, "alone").unwrap();
+        let mut ahead = Ahead {
+            player,
+            expected: Vec::new(),
+            next: Vec::new(),
+            announced: 0,
+        };
+        case.run(&mut ahead, "ahead").unwrap();
+        assert!(ahead.announced >= least, "{name}: {}", ahead.announced);
+        assert!(case.files("ahead") == case.files("alone"), "{name}");
     }
 }
 

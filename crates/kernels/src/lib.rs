@@ -70,7 +70,7 @@ pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeigh
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use instructions::{Instructions, instructions};
 #[cfg(feature = "libtorch")]
-pub use libtorch::{ProcessGroup, Rendezvous, Transfer};
+pub use libtorch::{Communicator, Nccl, ProcessGroup, Rendezvous, Transfer};
 pub use linear::{LinearBackend, LinearForms, linear, linear_reference};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyForms, LossAndGradients, OwnLogits, Wanted,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, s};
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::numbers::floats;
 use simmer_kernels::norm;
@@ -120,6 +120,43 @@ impl Partial {
         Self {
             loss: self.loss + other.loss,
             gradient: self.gradient.plus(other.gradient),
+        }
+    }
+
+    /// One tensor that ranks can add up: the gradient, 1 for each segment that has one, and the loss.
+    ///
+    /// # Shapes
+    /// Result: `[N + S + 1]` for N parameters in S segments.
+    pub(crate) fn joined(self, segments: &Segments, device: &Device) -> Tensor<1> {
+        let Gradient::Flat { sum, found } = self.gradient else {
+            unreachable!("several ranks train an adapter");
+        };
+        let gradient = sum.unwrap_or_else(|| Tensor::zeros([segments.elements()], device));
+        let found: Vec<f32> = found
+            .into_iter()
+            .map(|found| f32::from(u8::from(found)))
+            .collect();
+        let length = found.len();
+        let found = Tensor::from_data(TensorData::new(found, [length]), device);
+        Tensor::cat(vec![gradient, found, self.loss], 0)
+    }
+
+    /// The same of no micro-batch.
+    pub(crate) fn zeros(segments: &Segments, device: &Device) -> Tensor<1> {
+        Tensor::zeros([segments.elements() + segments.all().len() + 1], device)
+    }
+
+    /// The partial sum of such a tensor.
+    pub(crate) fn parted(values: Tensor<1>, segments: &Segments) -> Self {
+        let elements = segments.elements();
+        let end = elements + segments.all().len();
+        let found = values.clone().slice(s![elements..end]).into_data();
+        Self {
+            loss: values.clone().slice(s![end..=end]),
+            gradient: Gradient::Flat {
+                sum: Some(values.slice(s![..elements])),
+                found: found.iter::<f32>().map(|count| count > 0.0).collect(),
+            },
         }
     }
 
@@ -248,8 +285,24 @@ mod tests {
         let of = |found| Gradient::of(&segments, found, true, &Device::flex());
         let sum = Partial {
             loss: Tensor::from_data([2.5_f32], &Device::flex()),
+            gradient: of(first.clone()).plus(of(second.clone())),
+        };
+        // so does it as one tensor, which ranks may add up
+        let joined = Partial {
+            loss: sum.loss.clone(),
             gradient: of(first).plus(of(second)),
         };
+        let device = Device::flex();
+        let joined = joined.joined(&segments, &device) + Partial::zeros(&segments, &device);
+        let parted = Partial::parted(joined, &segments);
+        assert_eq!(
+            parted.loss.into_scalar::<f32>().to_bits(),
+            2.5_f32.to_bits()
+        );
+        assert_eq!(parted.gradient.norm(&segments).to_bits(), 5.0_f64.to_bits());
+        assert!(
+            matches!(parted.gradient, Gradient::Flat { found, .. } if found == [true, true, false])
+        );
         // it arrives at another rank as it was
         let bytes = sum.encode();
         assert!(Partial::decode(&bytes[1..], 1, &segments, &Device::flex()).is_err());

@@ -17,6 +17,7 @@ use crate::error::TrainError;
 use crate::estimate::{Known, estimate};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
+use crate::ranks::check_first_step;
 use crate::rates;
 use crate::recipe::{Method, Recipe, full_on_quantised, of_adapter_table};
 use crate::tokenizer;
@@ -41,13 +42,15 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Loads everything, and writes into the recipe what it leaves open: the date of chat templates and
-    /// `train.micro_batch_tokens = "auto"`. `starts`: where the starts of the adapter come from.
+    /// `train.micro_batch_tokens = "auto"`. `starts`: where the starts of the adapter come from. A run that starts on so many
+    /// ranks must have a micro-batch for each.
     ///
     /// # Errors
     /// A wrong device, base model, tokenizer, data or adapter, and a run that does not fit into memory.
     pub(crate) fn load(
         recipe: &mut Recipe,
         starts: Starts,
+        ranks: usize,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let device = device::named(&recipe.device)?;
@@ -65,6 +68,9 @@ impl Prepared {
         check_samples(recipe, &vocabulary, &base)?;
         warn_of_rank(recipe, &base, observer);
         let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
+        if starts == Starts::OfWeights {
+            check_first_step(recipe, &mut data, ranks)?;
+        }
         observer.on_load(&base);
         let model = base.load(recipe.train.seed, &device.clone().autodiff())?;
         let (model, adapter) = choose_trained(recipe, model, &vocabulary, starts, observer)?;
@@ -112,7 +118,7 @@ pub(crate) fn model(
 }
 
 /// Reads the data, and writes the date that chat templates were given into the recipe.
-fn load_data(
+pub(crate) fn load_data(
     recipe: &mut Recipe,
     tokenizer: &Arc<Tokenizer>,
 ) -> Result<(Dataset, LintReport), TrainError> {

@@ -16,7 +16,7 @@ use crate::manifest::Manifest;
 use crate::observer::Observer;
 use crate::outcome::Outcome;
 use crate::prepared::Prepared;
-use crate::ranks::{Alone, Ranks};
+use crate::ranks::{Alone, Ranks, check_recipe};
 use crate::recipe::Recipe;
 use crate::resume;
 use crate::tracking::{Ending, Trackers};
@@ -68,6 +68,7 @@ pub fn train_on_ranks(
     ranks: &Rc<dyn Ranks>,
 ) -> Result<Outcome, TrainError> {
     let as_read = recipe;
+    check_recipe(recipe, ranks.size())?;
     Trackers::check(&recipe.train.track)?;
     let folder = RunFolder::open(out, resume != Resume::Never)?;
     let is_new = folder.is_new();
@@ -82,7 +83,7 @@ pub fn train_on_ranks(
         None => Starts::OfWeights,
         Some(_) => Starts::OfCheckpoint,
     };
-    let prepared = Prepared::load(&mut recipe, starts, observer)?;
+    let prepared = Prepared::load(&mut recipe, starts, ranks.size(), observer)?;
     let manifest = match resumed_at {
         None => begin(&recipe, &prepared, &folder)?,
         Some(step) => {

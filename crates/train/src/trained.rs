@@ -95,16 +95,22 @@ impl Trained {
         }
     }
 
-    /// The trained tensors as one buffer, if they are one.
-    pub(crate) fn flat(&self) -> Option<Vec<f32>> {
-        let buffer = self.buffer.as_ref()?;
-        Some(buffer.value.clone().into_data().iter::<f32>().collect())
+    /// The buffer of the trained tensors, if they are one: `[N]`.
+    pub(crate) fn buffer(&self) -> Option<Tensor<1>> {
+        Some(self.buffer.as_ref()?.value.clone())
     }
 
     /// Replaces the buffer of the trained tensors.
     pub(crate) fn put_flat(&mut self, values: Vec<f32>) {
         let length = values.len();
-        let value = Tensor::from_data(TensorData::new(values, [length]), &self.device());
+        self.put_buffer(Tensor::from_data(
+            TensorData::new(values, [length]),
+            &self.device(),
+        ));
+    }
+
+    /// The same with a tensor on its device: `[N]`.
+    pub(crate) fn put_buffer(&mut self, value: Tensor<1>) {
         self.hold(value);
     }
 

@@ -6,15 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
+use simmer_files::size::counted;
 use simmer_files::write_file;
 use simmer_instruct::{
-    About, Completions, Endpoint, GenerateRecipe, InstructError, Journal, Method, ModelConfig,
-    Outcome, Report, Run, Seeds, Stage, Watch,
+    About, Completions, Endpoint, GenerateRecipe, InstructError, Journal, LocalConfig, Method,
+    ModelConfig, Outcome, Report, Run, Seeds, Stage, Watch,
 };
+use simmer_train::ranks::{self, Ranks, RanksError};
 
+use crate::commands::train::not_joined;
 use crate::failure::{Context, Failure};
 use crate::local_model::Local;
+use crate::local_ranks::{self, OnRanks};
 use crate::{embedded, interrupt, output, progress};
+
+/// The table of a local model.
+const TABLE: &str = "[model.local]";
 
 /// Generate training data with a model: Self-Instruct, Alpaca's method, or Baize's self-chat
 ///
@@ -22,6 +29,8 @@ use crate::{embedded, interrupt, output, progress};
 /// folder to write. Every completion is kept as it arrives: the same command resumes an interrupted
 /// run. The folder then has data.json (instruction, input and output) or data.jsonl (conversations),
 /// provenance.jsonl, dropped.jsonl, report.json and journal.jsonl.
+///
+/// Under mpirun, srun or torchrun a local model completes the prompts on all ranks.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,11 +57,16 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let mut recipe = GenerateRecipe::from_file(&self.recipe, &self.set)?;
-        if let Some(out) = &self.out {
-            recipe.out.clone_from(out);
+        let runs = Arc::new(AtomicBool::new(false));
+        let stop = interrupt::flag("stopping after this batch", Arc::clone(&runs));
+        let ranks = match ranks::join(&stop) {
+            Err(_) if ranks::is_another() => return Ok(not_joined()),
+            ranks => ranks?,
+        };
+        if ranks.rank() > 0 {
+            return self.work(&*ranks);
         }
-        recipe.target = self.target.unwrap_or(recipe.target).max(1);
+        let recipe = self.recipe()?;
         let method = embedded::or_copy(Path::new(&recipe.method))?;
         let method = Method::named(&method.to_string_lossy())?;
         let seeds = embedded::or_copy(&recipe.seeds)?;
@@ -61,35 +75,39 @@ impl Generate {
         } else {
             Seeds::tasks(&seeds)?
         };
-        let runs = Arc::new(AtomicBool::new(false));
-        let stop = interrupt::flag("stopping after this batch", Arc::clone(&runs));
+        let made = |completions: &mut dyn Completions, journal: &mut Journal| {
+            Self::made(&recipe, &method, &seeds, journal, completions, &runs, &stop)
+        };
+        let open = |completions: &dyn Completions| open(&recipe, &method, &seeds, completions);
         let made = match &recipe.model {
             ModelConfig::Endpoint(config) => {
+                if ranks.size() > 1 {
+                    return Err(one_asks(ranks.size()));
+                }
                 let mut endpoint = Endpoint::new(config)?;
-                let mut journal = open(&recipe, &method, &seeds, &endpoint)?;
+                let mut journal = open(&endpoint)?;
                 endpoint.spend(journal.completions());
-                Self::made(
-                    &recipe,
-                    &method,
-                    &seeds,
-                    &mut journal,
-                    &mut endpoint,
-                    &runs,
-                    &stop,
-                )
+                made(&mut endpoint, &mut journal)
+            }
+            ModelConfig::Local(config) if ranks.size() > 1 => {
+                let local = loaded(config)?;
+                let mut local = OnRanks::new(local, &*ranks)?;
+                let mut journal = open(&local)?;
+                let made = made(&mut local, &mut journal);
+                if let Some(error) = local.failed() {
+                    return Err(Failure::from(error).with_hint(
+                        "what was completed is kept; the same command resumes, on any number of ranks",
+                    ));
+                }
+                if made.is_ok() {
+                    local.end()?;
+                }
+                made
             }
             ModelConfig::Local(config) => {
-                let mut local = Local::load(config, "[model.local]")?;
-                let mut journal = open(&recipe, &method, &seeds, &local)?;
-                Self::made(
-                    &recipe,
-                    &method,
-                    &seeds,
-                    &mut journal,
-                    &mut local,
-                    &runs,
-                    &stop,
-                )
+                let mut local = Local::load(config, TABLE)?;
+                let mut journal = open(&local)?;
+                made(&mut local, &mut journal)
             }
         };
         match made {
@@ -109,6 +127,39 @@ impl Generate {
                 output::note(&format!("wrote {}", path.display()));
                 Ok(ExitCode::SUCCESS)
             }
+        }
+    }
+
+    /// The recipe with the overrides of the command line.
+    fn recipe(&self) -> Result<GenerateRecipe, Failure> {
+        let mut recipe = GenerateRecipe::from_file(&self.recipe, &self.set)?;
+        if let Some(out) = &self.out {
+            recipe.out.clone_from(out);
+        }
+        recipe.target = self.target.unwrap_or(recipe.target).max(1);
+        Ok(recipe)
+    }
+
+    /// Completes what rank 0 asks for. Rank 0 prints all messages, also the error of a rank that has no model.
+    fn work(&self, ranks: &dyn Ranks) -> Result<ExitCode, Failure> {
+        output::silence();
+        let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
+        let recipe = self.recipe();
+        let local = recipe.and_then(|recipe| match &recipe.model {
+            ModelConfig::Endpoint(_) => Err(one_asks(ranks.size())),
+            ModelConfig::Local(config) => loaded(config),
+        });
+        let mut local = match local {
+            Ok(local) => local,
+            Err(failure) => {
+                ranks::refuse(ranks, failure.to_string());
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        match local_ranks::follow(&mut local, ranks) {
+            Err(RanksError::Reported) => Ok(ExitCode::FAILURE),
+            Err(error) => Err(Failure::from(error).of_rank(ranks.rank())),
+            Ok(()) => Ok(ExitCode::SUCCESS),
         }
     }
 
@@ -156,6 +207,22 @@ impl Generate {
         let path = simmer_instruct::write(&recipe.out, &outcome, recipe.chat_format, &report)?;
         Ok((report, path))
     }
+}
+
+/// The model of one of several ranks.
+fn loaded(config: &LocalConfig) -> Result<Local, Failure> {
+    let mut config = config.clone();
+    config.device = ranks::device(&config.device)?;
+    Local::load(&config, TABLE)
+}
+
+/// The error of several ranks for one server.
+fn one_asks(ranks: usize) -> Failure {
+    let ranks = counted(ranks, "rank");
+    Failure::new(format!(
+        "[model.endpoint]: {ranks} were started, and one process asks a server"
+    ))
+    .with_hint("start it without mpirun or torchrun; `concurrency` of the table says how many requests are sent at a time")
 }
 
 /// The journal of a run. A new one has a copy of its recipe beside it.

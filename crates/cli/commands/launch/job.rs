@@ -67,24 +67,15 @@ impl Place {
         }
     }
 
-    /// Options that it has no use for.
-    pub(super) const fn refused(self) -> &'static [&'static str] {
-        match self {
-            Self::Local(_) => &[
-                "--ranks",
-                "--nodes",
-                "--cores",
-                "--memory",
-                "--time",
-                "--partition",
-                "--image",
-                "--storage",
-                "--output",
-            ],
-            Self::Slurm => &["--image", "--storage"],
-            Self::SkyPilot => &["--partition", "--time"],
-            Self::Kubernetes => &["--partition"],
-        }
+    /// Whether it has a use for an option.
+    pub(super) fn takes(self, option: &str) -> bool {
+        option == self.option()
+            || match self {
+                Self::Local(_) => ["--gpus", "--grace"].contains(&option),
+                Self::Slurm => !["--image", "--storage"].contains(&option),
+                Self::SkyPilot => !["--partition", "--time"].contains(&option),
+                Self::Kubernetes => option != "--partition",
+            }
     }
 
     /// What to do instead.

@@ -12,9 +12,9 @@ use simmer_files::size::counted;
 use simmer_model::device;
 use simmer_train::program;
 
-use super::PROCESS_FILE;
 use super::amount::Gpus;
 use super::mpirun::{self, Mpirun, Share};
+use super::{COMMAND, GRACE, PROCESS_FILE};
 use crate::failure::{Context, Failure, bail};
 use crate::interrupt;
 use crate::output::note;
@@ -64,6 +64,7 @@ pub(super) fn start(
         .arg("train")
         .args(train)
         .env(PROCESS_FILE, &process)
+        .env(COMMAND, words(ranks, gpus, grace))
         .stdin(Stdio::null());
     // signals of the terminal reach this process alone
     own_group(&mut command);
@@ -74,7 +75,24 @@ pub(super) fn start(
         format!("cannot start {}", Path::new(program).display())
     })?;
     let grace = Duration::from_secs(grace.into());
-    Ok(ExitCode::from(wait(child, &process, &signals, grace)?))
+    let code = wait(child, &process, &signals, grace)?;
+    if code == 0 && !process.exists() {
+        let program = Path::new(command.get_program()).display();
+        return Err(
+            Failure::new(format!("{program} has ended, and has started no rank")).with_hint(
+                "the variable MPIRUN names the mpirun of the MPI that simmer was built with",
+            ),
+        );
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// The words of the command before those of `simmer train`.
+fn words(ranks: usize, gpus: Option<&Gpus>, grace: u32) -> String {
+    let gpus = gpus.map(|gpus| format!(" --gpus {}", gpus.count));
+    let grace = (grace != GRACE).then(|| format!(" --grace {grace}"));
+    let [gpus, grace] = [gpus, grace].map(Option::unwrap_or_default);
+    format!("simmer launch --local {ranks}{gpus}{grace}")
 }
 
 /// The command of the MPI, which says what it uses.

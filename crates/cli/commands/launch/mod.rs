@@ -15,15 +15,20 @@ use std::process::{self, ExitCode};
 
 use clap::{ArgGroup, Args};
 use simmer_files::write_file;
-use simmer_train::ranks::RanksError;
+use simmer_train::{Recipe, ranks};
 
 use self::amount::{Gpus, Memory, Time};
 use self::job::{Job, Place};
 use crate::failure::{Context, Failure, bail};
-use crate::{new_file, output, usage};
+use crate::{hub, new_file, output, progress, usage};
 
 /// The variable that names the file to which rank 0 writes its process.
 const PROCESS_FILE: &str = "SIMMER_RANK_0_PROCESS";
+/// The variable with the words of the command before those of `simmer train`.
+const COMMAND: &str = "SIMMER_LAUNCH_COMMAND";
+
+/// The seconds of `--grace` if it is not given.
+const GRACE: u32 = 120;
 
 /// Start a run on several ranks, or write the job file of a cluster
 ///
@@ -86,7 +91,7 @@ pub(crate) struct Launch {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Seconds in which a run that shall end can write a checkpoint
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE)]
     grace: u32,
     /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
@@ -105,24 +110,11 @@ impl Launch {
         let Some(recipe) = self.recipe.to_str() else {
             bail!("{}: the name is not UTF-8", self.recipe.display());
         };
-        let own = [
-            "--local",
-            "--slurm",
-            "--skypilot",
-            "--kubernetes",
-            "--ranks",
-            "--nodes",
-            "--cores",
-            "--gpus",
-            "--memory",
-            "--time",
-            "--partition",
-            "--image",
-            "--storage",
-            "--output",
-            "--grace",
-        ];
-        let is_own = |word: &&String| own.contains(&word.split('=').next().unwrap_or_default());
+        let own = usage::options("launch");
+        let is_own = |word: &&String| {
+            let option = word.split('=').next().unwrap_or_default();
+            own.iter().any(|own| own == option)
+        };
         if let Some(word) = self.train.iter().find(is_own) {
             let text = format!(
                 "{word} is an option of `simmer launch`, and stands after those of `simmer train`"
@@ -134,15 +126,16 @@ impl Launch {
         // a mistake in the recipe is reported here, and not by a job hours later
         let checked = train.recipe()?;
         let place = self.place();
-        self.refuse_others(place)?;
+        refuse_others(place)?;
         let ranks = match place {
             Place::Local(ranks) => ranks,
             _ => self.ranks.unwrap_or(1),
         };
-        if ranks > 1 && checked.method.adapter().is_none() {
-            return Err(RanksError::Full { ranks }.into());
-        }
+        ranks::check_recipe(&checked, ranks)?;
         if let Place::Local(ranks) = place {
+            if ranks > 1 && !train.resumes() {
+                check(checked, ranks)?;
+            }
             let gpus = self.gpus.as_ref();
             return local::start(ranks, gpus, self.grace, &words);
         }
@@ -158,28 +151,6 @@ impl Launch {
             None if self.skypilot => Place::SkyPilot,
             None => Place::Kubernetes,
         }
-    }
-
-    /// Refuses options that the place has no use for.
-    fn refuse_others(&self, place: Place) -> Result<(), Failure> {
-        let given = [
-            ("--ranks", self.ranks.is_some()),
-            ("--nodes", self.nodes.is_some()),
-            ("--cores", self.cores.is_some()),
-            ("--memory", self.memory.is_some()),
-            ("--time", self.time.is_some()),
-            ("--partition", self.partition.is_some()),
-            ("--image", self.image.is_some()),
-            ("--storage", self.storage.is_some()),
-            ("--output", self.output.is_some()),
-        ];
-        for (option, is_given) in given {
-            if is_given && place.refused().contains(&option) {
-                let text = format!("{option} is no option of {}", place.option());
-                return Err(Failure::new(text).with_hint(place.instead(option)));
-            }
-        }
-        Ok(())
     }
 
     fn job(&self, words: Vec<String>, train: &super::Train) -> Result<Job, Failure> {
@@ -235,6 +206,35 @@ impl Launch {
         output::note(&format!("read it, then submit it: {submit}"));
         Ok(())
     }
+}
+
+/// Refuses options that the place has no use for.
+fn refuse_others(place: Place) -> Result<(), Failure> {
+    for option in usage::given("launch") {
+        if !place.takes(&option) {
+            let text = format!("{option} is no option of {}", place.option());
+            return Err(Failure::new(text).with_hint(place.instead(&option)));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that each rank has something to do in the first step, before the ranks are started and load the model.
+fn check(mut recipe: Recipe, ranks: usize) -> Result<(), Failure> {
+    hub::locate_recipe(&mut recipe)?;
+    let spinner = progress::spinner("reading");
+    let checked = ranks::check(&recipe, ranks);
+    spinner.finish_and_clear();
+    Ok(checked?)
+}
+
+/// The words before those of `simmer train` of the command that has started this process as rank 0 of so many.
+pub(super) fn started_by(ranks: usize) -> String {
+    if let Ok(words) = env::var(COMMAND) {
+        return words;
+    }
+    let before = ranks::launched_by(ranks).map(|words| words + " ");
+    format!("{}simmer train", before.unwrap_or_default())
 }
 
 /// Tells `simmer launch`, if it has started this process as rank 0, which process it is.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use simmer_data::Random;
 
 use crate::ask::ask;
-use crate::completion::{Completion, Completions, Prompt, Sampling, Stop};
+use crate::completion::{Completion, Completions, Prompt, Request, Sampling, Stop};
 use crate::dialogue::Dialogue;
 use crate::error::InstructError;
 use crate::filter::Reason;
@@ -131,6 +131,16 @@ struct Ask<'a> {
     examples: Vec<String>,
 }
 
+impl Ask<'_> {
+    fn request(&self) -> Request<'_> {
+        Request {
+            prompt: Prompt::Text(&self.prompt),
+            sampling: self.sampling,
+            seed: self.seed,
+        }
+    }
+}
+
 /// The random numbers of one prompt.
 fn random(seed: u64, stage: Stage, batch: usize, place: usize) -> Random {
     let stage = match stage {
@@ -162,13 +172,21 @@ impl Run<'_> {
         }
     }
 
-    /// Completes the prompts of a batch.
-    fn ask(
+    /// Completes the prompts of a batch. `following` has those of a later one, none if they are not known yet.
+    fn ask<'b>(
         &mut self,
         stage: Stage,
         batch: usize,
         asks: &[Ask<'_>],
+        following: &dyn Fn(usize) -> Vec<Ask<'b>>,
     ) -> Result<Vec<Completion>, InstructError> {
+        let more = (batch + 1..batch + self.completions.batches_at_once()).map(following);
+        let more: Vec<Vec<Ask<'b>>> = more.take_while(|asks| !asks.is_empty()).collect();
+        let mut expected: Vec<Vec<Request<'_>>> = Vec::with_capacity(more.len());
+        for asks in &more {
+            expected.push(asks.iter().map(Ask::request).collect());
+        }
+        self.completions.expect(expected);
         let asks = asks.iter().enumerate().map(|(place, ask)| crate::ask::Ask {
             key: Key {
                 stage,

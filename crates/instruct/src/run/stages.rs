@@ -54,7 +54,7 @@ impl Run<'_> {
             };
             parsed.map(instruction).collect()
         };
-        let mut found = self.instructions(filter, ask, &mut parse)?;
+        let mut found = self.instructions(filter, ask, true, &mut parse)?;
         let rows = found
             .outcome
             .instructions
@@ -98,18 +98,20 @@ impl Run<'_> {
             let parsed = staged::instructions(completion, filter, first.capitalize).into_iter();
             parsed.map(|found| found.map(|text| (text, 0))).collect()
         };
-        let mut outcome = self.instructions(filter, ask, &mut parse)?.outcome;
+        let mut outcome = self.instructions(filter, ask, false, &mut parse)?.outcome;
         self.classify(stages, &mut outcome)?;
         let rows = self.instances(stages, &mut outcome)?;
         outcome.made = Made::Rows(rows);
         Ok(self.with_seeds(outcome))
     }
 
-    /// Asks for instructions until there are enough.
+    /// Asks for instructions until there are enough. Prompts may be known before the completions of earlier ones
+    /// (`are_known`).
     fn instructions<'m>(
         &mut self,
         filter: &Filter,
         ask: impl Fn(&Pool, Random) -> Ask<'m>,
+        are_known: bool,
         parse: &mut dyn FnMut(&Completion) -> Vec<Parsed>,
     ) -> Result<Found, InstructError> {
         let recipe = self.recipe;
@@ -127,14 +129,21 @@ impl Run<'_> {
                 break Ended::Patience;
             }
             (self.watch.progress)(Stage::Instructions, pool.generated(), recipe.target);
-            let asks = (0..recipe.batch).map(|place| {
-                ask(
-                    &pool,
-                    random(recipe.seed, Stage::Instructions, batch, place),
-                )
-            });
-            let asks: Vec<Ask<'_>> = asks.collect();
-            let completions = self.ask(Stage::Instructions, batch, &asks)?;
+            let of = |batch: usize| -> Vec<Ask<'m>> {
+                let random = |place| random(recipe.seed, Stage::Instructions, batch, place);
+                let places = 0..recipe.batch;
+                places.map(|place| ask(&pool, random(place))).collect()
+            };
+            let following = |batch: usize| {
+                let is_asked = recipe.max_batches == 0 || batch < recipe.max_batches;
+                if are_known && is_asked {
+                    of(batch)
+                } else {
+                    Vec::new()
+                }
+            };
+            let asks = of(batch);
+            let completions = self.ask(Stage::Instructions, batch, &asks, &following)?;
             let before = pool.generated();
             for (place, (ask, completion)) in asks.iter().zip(&completions).enumerate() {
                 let key = Key {
@@ -195,20 +204,22 @@ impl Run<'_> {
         let (stage, seed) = (Stage::Classification, self.recipe.seed);
         let about = &stages.classification;
         let total = outcome.instructions.len();
-        for (batch, kept) in outcome
-            .instructions
-            .chunks_mut(self.recipe.batch)
-            .enumerate()
-        {
-            (self.watch.progress)(stage, batch * self.recipe.batch, total);
-            let asks = kept.iter().enumerate().map(|(place, kept)| Ask {
-                prompt: staged::classification(about.prompt.get(), &kept.text, &about.question),
-                sampling: &about.sampling,
-                seed: random(seed, stage, batch, place).next(),
-                examples: Vec::new(),
-            });
-            let asks: Vec<Ask<'_>> = asks.collect();
-            for (kept, completion) in kept.iter_mut().zip(self.ask(stage, batch, &asks)?) {
+        let size = self.recipe.batch;
+        for batch in 0..total.div_ceil(size) {
+            (self.watch.progress)(stage, batch * size, total);
+            let of = |batch: usize| -> Vec<Ask<'_>> {
+                let kept = outcome.instructions.iter().skip(batch * size).take(size);
+                let asks = kept.enumerate().map(|(place, kept)| Ask {
+                    prompt: staged::classification(about.prompt.get(), &kept.text, &about.question),
+                    sampling: &about.sampling,
+                    seed: random(seed, stage, batch, place).next(),
+                    examples: Vec::new(),
+                });
+                asks.collect()
+            };
+            let completions = self.ask(stage, batch, &of(batch), &of)?;
+            let kept = outcome.instructions.iter_mut().skip(batch * size);
+            for (kept, completion) in kept.zip(completions) {
                 let answer = crate::python::strip(&completion.text);
                 kept.is_classification = Some(about.yes.iter().any(|yes| yes == answer));
             }
@@ -226,10 +237,10 @@ impl Run<'_> {
         let about = &stages.instances;
         let total = outcome.instructions.len();
         let mut rows = Vec::new();
-        for (batch, kept) in outcome.instructions.chunks(self.recipe.batch).enumerate() {
-            let first = batch * self.recipe.batch;
-            (self.watch.progress)(stage, first, total);
-            let asks = kept.iter().enumerate().map(|(place, kept)| {
+        let size = self.recipe.batch;
+        let of = |instructions: &[Kept], batch: usize| -> Vec<Ask<'_>> {
+            let kept = instructions.iter().skip(batch * size).take(size);
+            let asks = kept.enumerate().map(|(place, kept)| {
                 let is_classification = kept.is_classification == Some(true);
                 let prompted = if is_classification {
                     &about.output_first
@@ -243,8 +254,19 @@ impl Run<'_> {
                     examples: Vec::new(),
                 }
             });
-            let asks: Vec<Ask<'_>> = asks.collect();
-            let completions = self.ask(stage, batch, &asks)?;
+            asks.collect()
+        };
+        let Outcome {
+            instructions,
+            dropped,
+            ..
+        } = outcome;
+        let instructions = &instructions[..];
+        for (batch, kept) in instructions.chunks(size).enumerate() {
+            let first = batch * size;
+            (self.watch.progress)(stage, first, total);
+            let following = |batch| of(instructions, batch);
+            let completions = self.ask(stage, batch, &following(batch), &following)?;
             for (place, (kept, completion)) in kept.iter().zip(&completions).enumerate() {
                 let key = Key {
                     stage,
@@ -255,7 +277,7 @@ impl Run<'_> {
                     Some(true) => instances::classified(completion),
                     _ => instances::generated(completion),
                 };
-                let mut drop = |text, reason| outcome.dropped.push(Dropped { key, text, reason });
+                let mut drop = |text, reason| dropped.push(Dropped { key, text, reason });
                 found
                     .dropped
                     .into_iter()
@@ -287,6 +309,20 @@ impl Run<'_> {
         let (stage, seed, seeds) = (Stage::Dialogue, self.recipe.seed, self.seeds);
         let (mut made, mut dropped, mut barren) = (Vec::new(), Vec::new(), 0);
         let mut ended = Ended::Seeds;
+        let (size, max_batches) = (self.recipe.batch, self.recipe.max_batches);
+        let of = |batch: usize| -> Vec<Ask<'_>> {
+            if max_batches > 0 && batch >= max_batches {
+                return Vec::new();
+            }
+            let topics = seeds.all.iter().skip(batch * size).take(size);
+            let asks = topics.enumerate().map(|(place, topic)| Ask {
+                prompt: dialogue::prompt(chat.prompt.get(), &topic.instruction),
+                sampling: &chat.sampling,
+                seed: random(seed, stage, batch, place).next(),
+                examples: vec![topic.id.clone()],
+            });
+            asks.collect()
+        };
         for (batch, topics) in seeds.all.chunks(self.recipe.batch).enumerate() {
             if made.len() >= self.recipe.target {
                 ended = Ended::Target;
@@ -301,15 +337,9 @@ impl Run<'_> {
                 break;
             }
             (self.watch.progress)(stage, made.len(), self.recipe.target);
-            let asks = topics.iter().enumerate().map(|(place, topic)| Ask {
-                prompt: dialogue::prompt(chat.prompt.get(), &topic.instruction),
-                sampling: &chat.sampling,
-                seed: random(seed, stage, batch, place).next(),
-                examples: vec![topic.id.clone()],
-            });
-            let asks: Vec<Ask<'_>> = asks.collect();
             let before = made.len();
-            for (place, completion) in self.ask(stage, batch, &asks)?.into_iter().enumerate() {
+            let completions = self.ask(stage, batch, &of(batch), &of)?;
+            for (place, completion) in completions.into_iter().enumerate() {
                 let key = Key {
                     stage,
                     batch,

@@ -41,6 +41,56 @@ pub(super) struct Scores {
     pub(super) mean: f64,
 }
 
+/// A player of three batches at once, which were announced as they are asked for.
+pub(super) struct Ahead {
+    pub(super) player: Player<'static>,
+    /// The prompts that are asked for after the next ones.
+    pub(super) expected: Vec<Vec<String>>,
+    /// Those that were expected before, in the order in which they must be asked for.
+    pub(super) next: Vec<Vec<String>>,
+    /// How many batches were announced.
+    pub(super) announced: usize,
+}
+
+impl Completions for Ahead {
+    fn name(&self) -> String {
+        self.player.name()
+    }
+
+    fn computes_batches(&self) -> bool {
+        true
+    }
+
+    fn batches_at_once(&self) -> usize {
+        3
+    }
+
+    fn expect(&mut self, batches: Vec<Vec<Request<'_>>>) {
+        assert!(batches.len() < 3);
+        self.next = std::mem::take(&mut self.expected);
+        self.expected = batches.iter().map(|batch| prompts(batch)).collect();
+    }
+
+    fn complete(
+        &mut self,
+        requests: &[Request<'_>],
+        stop: Stop<'_>,
+        done: &mut dyn FnMut(usize, Completion) -> Result<(), InstructError>,
+    ) -> Result<(), InstructError> {
+        if let [first, rest @ ..] = &self.next[..] {
+            assert_eq!(prompts(requests), *first);
+            assert!(self.expected.starts_with(rest));
+            self.announced += 1;
+        }
+        self.player.complete(requests, stop, done)
+    }
+}
+
+fn prompts(batch: &[Request<'_>]) -> Vec<String> {
+    let texts = batch.iter().map(|request| request.prompt.text());
+    texts.map(std::borrow::Cow::into_owned).collect()
+}
+
 /// A folder with the seeds and the recipe of a golden.
 pub(super) struct Case {
     pub(super) golden: Golden,
@@ -112,7 +162,11 @@ impl Case {
     }
 
     /// Runs, and writes the files.
-    pub(super) fn run(&self, player: &mut Player<'_>, out: &str) -> Result<Outcome, InstructError> {
+    pub(super) fn run(
+        &self,
+        player: &mut dyn Completions,
+        out: &str,
+    ) -> Result<Outcome, InstructError> {
         let about = About::new(&self.recipe, &self.method, &self.seeds, &player.name());
         let mut journal = Journal::open(&self.journal(out), &about)?;
         let outcome = Run {

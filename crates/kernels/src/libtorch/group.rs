@@ -124,7 +124,7 @@ unsafe extern "C" {
 }
 
 /// The first line of an exception's message; a trace of C++ functions follows it.
-fn call(f: impl FnOnce(*mut c_char, usize) -> c_int) -> io::Result<()> {
+pub(super) fn call(f: impl FnOnce(*mut c_char, usize) -> c_int) -> io::Result<()> {
     let mut room = [0 as c_char; SAID];
     if f(room.as_mut_ptr(), SAID) == 0 {
         return Ok(());
@@ -134,8 +134,8 @@ fn call(f: impl FnOnce(*mut c_char, usize) -> c_int) -> io::Result<()> {
     Err(io::Error::other(line.to_owned()))
 }
 
-fn made<T>(raw: *mut T) -> io::Result<NonNull<T>> {
-    NonNull::new(raw).ok_or_else(|| io::Error::other("c10d returned nothing"))
+pub(super) fn made<T>(raw: *mut T) -> io::Result<NonNull<T>> {
+    NonNull::new(raw).ok_or_else(|| io::Error::other("libtorch returned nothing"))
 }
 
 fn milliseconds(wait: Duration) -> i64 {

@@ -9,6 +9,7 @@
 pub(crate) mod aten;
 mod copy;
 mod group;
+mod nccl;
 mod thread;
 pub(crate) mod timeline;
 
@@ -21,6 +22,7 @@ use tch::{Kind, Tensor};
 
 pub(crate) use self::copy::{bytes_on, fill, uploaded};
 pub use self::group::{ProcessGroup, Rendezvous, Transfer};
+pub use self::nccl::{Communicator, Nccl};
 use crate::frozen::WeightOn;
 use crate::product::Side;
 use crate::profile::{self, Operation};

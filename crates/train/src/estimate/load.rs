@@ -1,9 +1,10 @@
 //! The tokens of a run's micro-batches and steps.
 
 use serde::Serialize;
-use simmer_data::{Cursor, Dataset, Example, pack};
+use simmer_data::Dataset;
 use simmer_model::Sequence;
 
+use super::steps::first_steps;
 use crate::error::TrainError;
 use crate::recipe::Recipe;
 
@@ -50,15 +51,11 @@ impl Load {
             step_targets: 0.0,
             context: 0.0,
         };
-        let steps = data.steps_per_epoch().unwrap_or(STEPS);
-        let all = recipe.train.total_steps(steps as u64);
-        let most = STEPS.min(steps).min(usize::try_from(all).unwrap_or(STEPS));
-        let (mut cursor, mut pairs) = (Cursor::default(), 0.0);
-        for _ in 0..most {
-            let (batch, examples) = data.batch(cursor)?;
-            cursor = batch.next;
-            let chosen: Vec<&Example> = examples.iter().collect();
-            for micro_batch in pack(&chosen, budget) {
+        let mut pairs = 0.0;
+        // the steps of an epoch have all rows
+        let most = STEPS.min(data.steps_per_epoch().unwrap_or(STEPS));
+        let steps = first_steps(recipe, data, budget, most, |micro_batches| {
+            for micro_batch in micro_batches {
                 let rows = micro_batch.rows.windows(2);
                 let rows: Vec<&[u32]> = rows
                     .map(|row| &micro_batch.tokens[row[0]..row[1]])
@@ -79,10 +76,10 @@ impl Load {
                 let squares = rows.iter().map(|row| (row.len() * row.len()) as f64);
                 pairs += squares.sum::<f64>() / 2.0;
             }
-        }
+        })?;
         load.context = pairs / load.step_tokens.max(1.0);
-        load.step_tokens /= most.max(1) as f64;
-        load.step_targets /= most.max(1) as f64;
+        load.step_tokens /= steps.max(1) as f64;
+        load.step_targets /= steps.max(1) as f64;
         Ok(load)
     }
 

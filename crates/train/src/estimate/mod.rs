@@ -9,6 +9,7 @@ mod memory;
 mod ranks;
 mod room;
 mod run;
+mod steps;
 mod time;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use crate::prepared::of_adapter;
 use crate::ranks::RanksError;
 use crate::recipe::{Method, Recipe};
 use memory::Layers;
+pub(crate) use steps::first_steps;
 
 /// The most tokens that `micro_batch_tokens = "auto"` chooses: more do not make a step faster.
 const AUTO_MOST: usize = 16384;

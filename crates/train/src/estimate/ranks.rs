@@ -14,9 +14,10 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Serialize;
-use simmer_data::{Cursor, Dataset, Example, pack};
+use simmer_data::Dataset;
 use simmer_files::size::{duration, grouped, readable};
 
+use super::steps::first_steps;
 use super::{Estimate, StepTime};
 use crate::error::TrainError;
 use crate::ranks::{Held, additions, children, deal};
@@ -88,17 +89,10 @@ pub(super) fn micro_batches(
         let count = (estimate.load.step_tokens / budget.max(1) as f64).ceil() as usize;
         return Ok(vec![vec![budget; count.max(1)]]);
     }
-    let steps = data.steps_per_epoch().unwrap_or(STEPS);
-    let steps = usize::try_from(recipe.train.total_steps(steps as u64)).unwrap_or(STEPS);
-    let mut cursor = Cursor::default();
     let mut found = Vec::new();
-    for _ in 0..steps.min(STEPS) {
-        let (batch, examples) = data.batch(cursor)?;
-        cursor = batch.next;
-        let chosen: Vec<&Example> = examples.iter().collect();
-        let packed = pack(&chosen, budget);
-        found.push(packed.iter().map(|one| one.tokens.len()).collect());
-    }
+    first_steps(recipe, data, budget, STEPS, |step| {
+        found.push(step.iter().map(|one| one.tokens.len()).collect());
+    })?;
     Ok(found)
 }
 

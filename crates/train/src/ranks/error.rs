@@ -45,6 +45,22 @@ pub enum RanksError {
         /// The machine.
         host: String,
     },
+    /// GPUs that NCCL cannot connect.
+    #[error("rank {rank}: NCCL cannot connect its GPU with the others: {why}")]
+    Unconnected {
+        /// The rank.
+        rank: usize,
+        /// What NCCL says.
+        why: String,
+    },
+    /// A sum or a copy of NCCL that fails.
+    #[error("rank {rank}: NCCL: {why}")]
+    Nccl {
+        /// The rank.
+        rank: usize,
+        /// What NCCL says.
+        why: String,
+    },
     /// A signal that ends the run.
     #[error("stopped by a signal")]
     Stopped,
@@ -83,6 +99,16 @@ pub enum RanksError {
         rank: usize,
         /// What is wrong.
         why: String,
+    },
+    /// A step with fewer rows than ranks.
+    #[error(
+        "a step has {} (train.batch_size), and so at most as many micro-batches, for {ranks} ranks: some would have nothing to do", counted(*rows, "row")
+    )]
+    FewRows {
+        /// Rows of a step.
+        rows: usize,
+        /// All ranks.
+        ranks: usize,
     },
     /// A step with fewer micro-batches than ranks.
     #[error(
@@ -175,6 +201,7 @@ impl RanksError {
                 | Self::Silent { .. }
                 | Self::Connection { .. }
                 | Self::Message { .. }
+                | Self::Nccl { .. }
                 | Self::Reported
         )
     }
@@ -187,6 +214,9 @@ impl Hint for RanksError {
                 "its own message is above, or in the log of its machine; the run resumes with --resume, on any number of ranks"
                     .to_owned(),
             ),
+            Self::FewRows { .. } => {
+                Some("raise train.batch_size, or start fewer ranks".to_owned())
+            }
             Self::TooMany { .. } => Some(
                 "lower train.micro_batch_tokens or raise train.batch_size, or start fewer ranks".to_owned(),
             ),
@@ -212,6 +242,9 @@ impl Hint for RanksError {
             ),
             Self::Rendezvous { .. } => Some(
                 "start all ranks within five minutes, with the address and a free port of rank 0's machine in MASTER_ADDR and MASTER_PORT; between machines, name the network's interface in GLOO_SOCKET_IFNAME".to_owned(),
+            ),
+            Self::Unconnected { .. } | Self::Nccl { .. } => Some(
+                "NCCL_DEBUG=INFO prints what it does; with SIMMER_NCCL=0 gradients travel through main memory".to_owned(),
             ),
             Self::SameGpu { .. } => Some(
                 "start as many ranks on a machine as it has GPUs: each takes the one whose number is its LOCAL_RANK".to_owned(),

@@ -58,6 +58,32 @@ impl Launch {
     }
 }
 
+/// The command that starts so many ranks with the launcher that has started this process, as far as its variables tell; `None` for one
+/// rank.
+pub fn launched_by(ranks: usize) -> Option<String> {
+    (ranks > 1).then(|| words(ranks, &|name| std::env::var(name).ok()))
+}
+
+fn words(ranks: usize, variable: &dyn Fn(&str) -> Option<String>) -> String {
+    let number = |name| variable(name).and_then(|text| text.parse::<usize>().ok());
+    match Launch::read(cfg!(feature = "mpi"), variable) {
+        Ok(Launch::Torchrun(_)) => {
+            let here = number("LOCAL_WORLD_SIZE").filter(|here| *here > 0);
+            let here = here.unwrap_or(ranks);
+            let nodes = if here < ranks {
+                format!("--nnodes {} ", ranks.div_ceil(here))
+            } else {
+                String::new()
+            };
+            format!("torchrun {nodes}--nproc-per-node {here} --no-python")
+        }
+        Ok(Launch::Mpi {
+            launcher: "srun", ..
+        }) => "srun --mpi=pmix".to_owned(),
+        _ => format!("mpirun -n {ranks}"),
+    }
+}
+
 /// The ranks that this process was started as one of; a process that no launcher started is alone. `stop` is set when the run
 /// shall end.
 ///
@@ -170,6 +196,32 @@ mod tests {
             read(true, true, &[("SLURM_STEP_NUM_TASKS", "1")]),
             on_torch()
         );
+    }
+
+    #[test]
+    fn the_command_that_starts_ranks_is_known() {
+        let of = |ranks, more: &[(&str, &str)]| {
+            let find = |name: &str| more.iter().find(|(known, _)| *known == name);
+            words(ranks, &|name| {
+                find(name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let torch = |here| {
+            [
+                ("TORCHELASTIC_RUN_ID", "none"),
+                ("WORLD_SIZE", "4"),
+                ("RANK", "0"),
+                ("MASTER_ADDR", "a1"),
+                ("MASTER_PORT", "29500"),
+                ("LOCAL_WORLD_SIZE", here),
+            ]
+        };
+        assert_eq!(of(4, &[("OMPI_COMM_WORLD_SIZE", "4")]), "mpirun -n 4");
+        assert_eq!(of(4, &[("SLURM_STEP_NUM_TASKS", "4")]), "srun --mpi=pmix");
+        let one = "torchrun --nproc-per-node 4 --no-python";
+        assert_eq!(of(4, &torch("4")), one);
+        let two = "torchrun --nnodes 2 --nproc-per-node 2 --no-python";
+        assert_eq!(of(4, &torch("2")), two);
     }
 
     #[test]

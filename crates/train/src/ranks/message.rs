@@ -10,7 +10,9 @@ use super::RanksError;
 /// What rank 0 sends.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message {
-    /// The trained tensors have changed; they follow, from the rank above: one buffer in f32.
+    /// The GPUs of all ranks are connected now: NCCL's id.
+    Gpus(Vec<u8>),
+    /// The trained tensors have changed; they follow, from the rank above or between GPUs: one buffer in f32.
     Weights,
     /// A share of a step: compute its gradient.
     Step(Share),
@@ -42,6 +44,7 @@ const WEIGHTS: u8 = 1;
 const STEP: u8 = 2;
 const MEASURE: u8 = 3;
 const END: u8 = 4;
+const GPUS: u8 = 5;
 
 impl Message {
     /// A byte that says what it is, then the rest: numbers as they are, or JSON.
@@ -51,6 +54,7 @@ impl Message {
             [vec![tag], json.unwrap_or_default()].concat()
         };
         match self {
+            Self::Gpus(id) => [&[GPUS], &id[..]].concat(),
             Self::Weights => vec![WEIGHTS],
             Self::Step(share) => tagged(STEP, serde_json::to_vec(share)),
             Self::Measure(parts) => tagged(MEASURE, serde_json::to_vec(parts)),
@@ -64,6 +68,7 @@ impl Message {
         let wrong = |why: String| RanksError::Message { rank: from, why };
         let json = |error: serde_json::Error| wrong(error.to_string());
         match bytes.split_first() {
+            Some((&GPUS, id)) => Ok(Self::Gpus(id.to_vec())),
             Some((&WEIGHTS, [])) => Ok(Self::Weights),
             Some((&STEP, text)) => Ok(Self::Step(serde_json::from_slice(text).map_err(json)?)),
             Some((&MEASURE, text)) => {
@@ -98,6 +103,7 @@ mod tests {
             parts: vec![part.clone()],
         };
         for message in [
+            Message::Gpus(vec![7, 0, 255]),
             Message::Weights,
             Message::Step(share),
             Message::Measure(vec![part]),

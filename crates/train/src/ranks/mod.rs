@@ -7,18 +7,24 @@
 //!
 //! With an adapter only its gradients and tensors travel: twice the size of the flat buffer in f32 for each rank and step. Tensors go
 //! down a binomial tree of ranks, gradients up the tree of the sum, so that no rank sends or receives more than log2(ranks) of them.
+//!
+//! Where each rank computes on a GPU of its own, NCCL copies the tensors and adds up the gradients ([`Gpus`]), in an order of its own.
 
 mod alone;
 mod broadcast;
 #[cfg(feature = "libtorch")]
 mod c10d;
 mod deal;
+mod enough;
 mod error;
+mod gpus;
 mod hello;
 mod launcher;
 mod message;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "libtorch")]
+mod nccl;
 mod place;
 mod pmix;
 mod threads;
@@ -33,12 +39,16 @@ use std::time::Duration;
 pub use self::alone::Alone;
 pub(crate) use self::broadcast::{children, receive_down, send_down};
 pub(crate) use self::deal::deal;
+pub(crate) use self::enough::check_first_step;
+pub use self::enough::{check, check_recipe};
 pub use self::error::RanksError;
+pub use self::gpus::Gpus;
+pub(crate) use self::gpus::{connect, connect_all};
 pub(crate) use self::hello::{Hello, hear};
-pub use self::launcher::join;
+pub use self::launcher::{join, launched_by};
 pub(crate) use self::message::{Message, Part, Share};
-pub(crate) use self::place::described;
 pub use self::place::device;
+pub(crate) use self::place::{Place, described};
 pub use self::pmix::is_another;
 pub use self::threads::Threads;
 pub use self::tree::Order;
@@ -71,6 +81,11 @@ pub trait Ranks: fmt::Debug {
     /// # Errors
     /// If the rank has ended, or sends nothing for too long.
     fn receive(&self, from: usize) -> Result<Vec<u8>, RanksError>;
+
+    /// What their GPUs do together, if each has one and they are connected.
+    fn gpus(&self) -> Option<&dyn Gpus> {
+        None
+    }
 
     /// The run has ended on all ranks. One that goes without it takes the others with it.
     fn end(&self) {}

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use simmer_kernels::Capabilities;
 
 use super::RanksError;
+use super::gpus::{self, Found};
 
 /// Variables that launchers set, with the rank among those of one machine.
 const LOCAL_RANKS: [&str; 5] = [
@@ -32,6 +33,8 @@ pub(crate) struct Place {
     device: String,
     /// Of a GPU: what the driver calls it, whichever GPUs the process sees.
     gpu: Option<String>,
+    /// Of a GPU: the version of NCCL, or why there is none.
+    pub(super) nccl: Option<Found>,
 }
 
 impl Place {
@@ -46,6 +49,7 @@ impl Place {
                 .map_or_else(|_| "this machine".to_owned(), |name| name.trim().to_owned()),
             process: process::id(),
             gpu: gpu.map(|index| in_driver(index, visible.as_deref())),
+            nccl: gpu.map(|_| gpus::found()),
             device,
         }
     }
@@ -163,6 +167,7 @@ mod tests {
             process,
             device: format!("{GPU}{index}"),
             gpu: Some(in_driver(index, visible)),
+            nccl: None,
         };
         let said = |places: &[Place]| check(places).map_err(|error| error.to_string());
         let first = place("a", 1, "0", None);

@@ -90,6 +90,12 @@ impl<T> TreeSum<T> {
         }
     }
 
+    /// The sum of the micro-batches that this has; `None` if it has none.
+    pub(crate) fn of_own(self, mut plus: impl FnMut(T, T) -> T) -> Option<T> {
+        let values = self.blocks.into_iter().map(|(_, value)| value);
+        values.reduce(&mut plus)
+    }
+
     /// The sum of all micro-batches, if this has all of them.
     pub(crate) fn total(mut self) -> Option<T> {
         self.blocks.pop().map(|(_, value)| value)

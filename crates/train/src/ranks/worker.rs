@@ -2,10 +2,7 @@
 
 use std::rc::Rc;
 
-use simmer_checkpoint::Dtype;
-use simmer_checkpoint::numbers::floats;
-
-use super::{Hello, Message, Ranks, RanksError, hello, receive_down};
+use super::{Hello, Message, Ranks, RanksError, hello};
 use crate::error::TrainError;
 use crate::observer::Silent;
 use crate::prepared;
@@ -48,7 +45,8 @@ fn load(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(Trainer, Hello), Trai
 fn serve(trainer: &mut Trainer, ranks: &dyn Ranks) -> Result<(), RanksError> {
     loop {
         match Message::decode(&ranks.receive(0)?, 0)? {
-            Message::Weights => trainer.put_flat(floats(&receive_down(ranks)?, Dtype::F32)),
+            Message::Gpus(id) => trainer.connect_gpus(&id)?,
+            Message::Weights => trainer.receive_trained()?,
             Message::Step(share) => trainer.compute_share(share)?,
             Message::Measure(parts) => {
                 let losses = trainer.measure_parts(parts);

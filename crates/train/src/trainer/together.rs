@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::floats;
 use simmer_data::Example;
 use simmer_kernels::profile;
 
@@ -12,7 +14,8 @@ use super::{Evaluation, Trainer};
 use crate::gradient::Partial;
 use crate::packing::{Packed, PackedSequence};
 use crate::ranks::{
-    Message, Order, Part, Ranks, RanksError, Share, TreeSum, deal, exchange, send_down,
+    Message, Order, Part, Place, Ranks, RanksError, Share, TreeSum, connect, connect_all, deal,
+    exchange, receive_down, send_down,
 };
 
 impl Trainer {
@@ -41,6 +44,30 @@ impl Trainer {
         }
         self.ranks = ranks;
         Ok(self)
+    }
+
+    /// Connects this rank's GPU with those of the others, by the id that rank 0 has sent.
+    ///
+    /// # Errors
+    /// If they cannot be connected.
+    pub(crate) fn connect_gpus(&mut self, id: &[u8]) -> Result<(), RanksError> {
+        self.ranks = connect(&self.ranks, id, &self.trained.device())?;
+        Ok(())
+    }
+
+    /// The same as rank 0, if all ranks have GPUs that can be connected, and a text for the user.
+    ///
+    /// # Errors
+    /// If they cannot be connected.
+    pub(crate) fn connect_all_gpus(
+        &mut self,
+        places: &[Place],
+    ) -> Result<Option<String>, RanksError> {
+        let connected = connect_all(&self.ranks, places, &self.trained.device())?;
+        if let Some(ranks) = connected.ranks {
+            self.ranks = ranks;
+        }
+        Ok(connected.notice)
     }
 
     /// Sends the other ranks the trained tensors, if they have changed, and their shares of a step.
@@ -73,11 +100,17 @@ impl Trainer {
 
     fn update_others(&mut self) -> Result<(), RanksError> {
         if !self.others_are_up_to_date
-            && let Some(values) = self.trained.flat()
+            && let Some(buffer) = self.trained.buffer()
         {
             for rank in 1..self.ranks.size() {
                 self.ranks.send(rank, Message::Weights.encode())?;
             }
+            if let Some(gpus) = self.ranks.gpus() {
+                gpus.copy_of_first(buffer)?;
+                self.others_are_up_to_date = true;
+                return Ok(());
+            }
+            let values: Vec<f32> = buffer.into_data().iter::<f32>().collect();
             let bytes: Vec<u8> = values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
@@ -96,8 +129,18 @@ impl Trainer {
     ) -> Result<Option<Partial>, RanksError> {
         let _phase = profile::phase("ranks");
         let device = self.trained.device();
-        let decode =
-            |bytes: Vec<u8>, from| Partial::decode(&bytes, from, self.trained.segments(), &device);
+        let segments = self.trained.segments();
+        if let Some(gpus) = self.ranks.gpus() {
+            let own = own.of_own(Partial::plus);
+            let own = own.map_or_else(
+                || Partial::zeros(segments, &device),
+                |own| own.joined(segments, &device),
+            );
+            let sum = gpus.sum(own)?;
+            let is_first = self.ranks.rank() == 0;
+            return Ok(is_first.then(|| Partial::parted(sum, segments)));
+        }
+        let decode = |bytes: Vec<u8>, from| Partial::decode(&bytes, from, segments, &device);
         exchange(
             &*self.ranks,
             shares,
@@ -108,9 +151,19 @@ impl Trainer {
         )
     }
 
-    /// Replaces the trained tensors by those of rank 0.
-    pub(crate) fn put_flat(&mut self, values: Vec<f32>) {
-        self.trained.put_flat(values);
+    /// Replaces the trained tensors by those of rank 0, which it sends now.
+    ///
+    /// # Errors
+    /// If a rank has ended.
+    pub(crate) fn receive_trained(&mut self) -> Result<(), RanksError> {
+        if let (Some(gpus), Some(buffer)) = (self.ranks.gpus(), self.trained.buffer()) {
+            let value = gpus.copy_of_first(buffer)?;
+            self.trained.put_buffer(value);
+        } else {
+            let bytes = receive_down(&*self.ranks)?;
+            self.trained.put_flat(floats(&bytes, Dtype::F32));
+        }
+        Ok(())
     }
 
     /// Computes this rank's share of a step, and takes part in the sum.

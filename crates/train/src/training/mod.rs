@@ -184,6 +184,9 @@ impl<'a> Training<'a> {
                 ranks.size(),
                 described(&places)
             ));
+            if let Some(text) = self.trainer.connect_all_gpus(&places)? {
+                self.observer.on_notice(&text);
+            }
         }
         Ok(self)
     }
