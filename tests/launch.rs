@@ -245,7 +245,7 @@ mod mpi {
     /// An error before the first step is reported once, by the launcher if it can tell, and leaves no run.
     #[test]
     fn ranks_report_an_error_once() {
-        let kitchen = kitchen(&["train.batch_size=4"]);
+        let kitchen = kitchen(&["train.batch_size=4", "train.micro_batch_tokens=1000"]);
         let (code, text) = said(launch(&kitchen, &["--out", "few"]));
         assert_eq!(code, Some(1), "{text}");
         let few = "the first step has 1 micro-batch for 2 ranks";

@@ -168,7 +168,7 @@ impl Gpus for Adding {
 #[test]
 fn gpus_that_add_up_have_the_losses_of_one() {
     let kitchen = Kitchen::new();
-    let more = ["method.lora.dropout=0.1", "train.max_steps=6"];
+    let more = ["method.lora.dropout=0.1"];
     let sets = [&STEPS[..], &more].concat();
     kitchen.whole(&sets, "alone");
     let ranks = Threads::of(3).into_iter().map(Adding).collect();
@@ -187,7 +187,8 @@ fn gpus_that_add_up_have_the_losses_of_one() {
         lines.flatten().filter_map(|value| value.as_f64()).collect()
     };
     let (alone, gpus) = (numbers("alone"), numbers("gpus"));
-    assert!(alone.len() >= 12 && alone.len() == gpus.len());
+    assert!(alone.len() >= 8, "{alone:?}");
+    assert_eq!(alone.len(), gpus.len());
     for (alone, gpus) in alone.iter().zip(&gpus) {
         assert!((gpus / alone - 1.0).abs() < 1e-4, "{gpus}, alone {alone}");
     }
@@ -219,7 +220,7 @@ fn ranks_that_cannot_work_together_are_refused() {
         outcome.unwrap_err().to_string()
     };
     let few = ["train.batch_size=1"];
-    let packed = ["train.batch_size=4"];
+    let packed = ["train.batch_size=4", "train.micro_batch_tokens=1000"];
     let missing = format!("base.path={}", quoted(&kitchen.path("nothing")));
     let llama3 = format!("base.path={}", quoted(&golden::folder("llama3-rope")));
     let full = ["method={full={}}", "train.max_steps=1"];

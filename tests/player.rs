@@ -2,7 +2,7 @@
 
 use simmer_instruct::{Completion, Completions, Finish, InstructError, Prompt, Request, Stop};
 
-/// What is said to the text of a prompt and the seed of its request.
+/// What a player answers to the text of a prompt and the seed of its request.
 type Says<'a> = Box<dyn FnMut(&str, u64) -> Completion + 'a>;
 
 /// Says what a function says, and remembers the prompts.

@@ -22,16 +22,11 @@ use crate::output::note;
 /// How long the launcher has to end the ranks before it is killed.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Starts the ranks, waits for their end, and returns their exit code.
+/// Checks the numbers of ranks and GPUs.
 ///
 /// # Errors
-/// Ranks that cannot be started.
-pub(super) fn start(
-    ranks: usize,
-    gpus: Option<&Gpus>,
-    grace: u32,
-    train: &[String],
-) -> Result<ExitCode, Failure> {
+/// No rank, or another number of GPUs.
+pub(super) fn check(ranks: usize, gpus: Option<&Gpus>) -> Result<(), Failure> {
     if ranks == 0 {
         bail!("--local: expected 1 rank or more, found 0");
     }
@@ -44,6 +39,19 @@ pub(super) fn start(
         );
         return Err(Failure::new(text).with_hint("each rank computes on one GPU"));
     }
+    Ok(())
+}
+
+/// Starts the ranks, waits for their end, and returns their exit code.
+///
+/// # Errors
+/// Ranks that cannot be started.
+pub(super) fn start(
+    ranks: usize,
+    gpus: Option<&Gpus>,
+    grace: u32,
+    train: &[String],
+) -> Result<ExitCode, Failure> {
     if gpus.is_some() {
         // without this many the ranks would compute on the processor
         device::named(&format!("libtorch-cuda:{}", ranks - 1))?;

@@ -133,10 +133,11 @@ impl Launch {
         };
         ranks::check_recipe(&checked, ranks)?;
         if let Place::Local(ranks) = place {
+            let gpus = self.gpus.as_ref();
+            local::check(ranks, gpus)?;
             if ranks > 1 && !train.resumes() {
                 check(checked, ranks)?;
             }
-            let gpus = self.gpus.as_ref();
             return local::start(ranks, gpus, self.grace, &words);
         }
         let job = self.job(words, &train)?;

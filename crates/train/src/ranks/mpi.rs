@@ -34,6 +34,9 @@ pub(super) struct Mpi {
     /// Its end is that of MPI in this process, which waits for all others.
     universe: RefCell<Option<Universe>>,
     world: SimpleCommunicator,
+    /// MPI does not say them after its end.
+    rank: usize,
+    size: usize,
     stop: Arc<AtomicBool>,
 }
 
@@ -55,6 +58,8 @@ impl Mpi {
             Arc::default()
         };
         Ok(Self {
+            rank: world.rank() as usize,
+            size: world.size() as usize,
             world,
             universe: RefCell::new(Some(universe)),
             stop,
@@ -99,11 +104,11 @@ impl fmt::Debug for Mpi {
 
 impl Ranks for Mpi {
     fn rank(&self) -> usize {
-        self.world.rank() as usize
+        self.rank
     }
 
     fn size(&self) -> usize {
-        self.world.size() as usize
+        self.size
     }
 
     fn send(&self, to: usize, bytes: Vec<u8>) -> Result<(), RanksError> {
