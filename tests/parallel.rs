@@ -283,6 +283,15 @@ mod mpi {
         (output.status.success(), said)
     }
 
+    /// Kills the last of the processes of a folder.
+    fn kill_one(folder: &Path) {
+        let victim = processes(folder).into_iter().max().unwrap();
+        let kill = Command::new("kill")
+            .args(["-KILL", &victim.to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+
     /// The processes of a run, by what the system says of them.
     fn processes(run: &Path) -> Vec<u32> {
         let is_ours = |pid: &u32| {
@@ -371,11 +380,7 @@ mod mpi {
             thread::sleep(Duration::from_millis(1));
         }
         let here = folder.path().canonicalize().unwrap();
-        let victim = processes(&here).into_iter().max().unwrap();
-        let kill = Command::new("kill")
-            .args(["-KILL", &victim.to_string()])
-            .status();
-        assert!(kill.unwrap().success());
+        kill_one(&here);
         let (done, text) = said(running);
         assert!(!done, "{text}");
         assert!(!folder.path().join("killed/data.jsonl").exists());
@@ -421,11 +426,7 @@ mod mpi {
             thread::sleep(Duration::from_millis(5));
         }
         let run = kitchen.path("killed").canonicalize().unwrap();
-        let victim = processes(&run).into_iter().max().unwrap();
-        let kill = Command::new("kill")
-            .args(["-KILL", &victim.to_string()])
-            .status();
-        assert!(kill.unwrap().success());
+        kill_one(&run);
         let (done, text) = said(running);
         assert!(!done, "{text}");
         let (done, text) = said(start(

@@ -90,6 +90,15 @@ void record(Communicator *communicator) {
     communicator->end->record(cuda.getDefaultStream(communicator->device));
 }
 
+// Begins an operation, which gets the tensor's elements and their number and returns NCCL's result.
+template <typename F>
+void operate(Communicator *communicator, const Tensor *tensor, F operation) {
+    auto guard = c10::DeviceGuard(communicator->device);
+    auto *data = begin(communicator, tensor);
+    communicator->nccl->check(operation(data, static_cast<size_t>(tensor->numel())));
+    record(communicator);
+}
+
 } // namespace
 
 extern "C" {
@@ -141,24 +150,20 @@ int simmer_nccl_join(
 // Begins to add up the tensors of all ranks into that of the first one.
 int simmer_nccl_sum(Communicator *communicator, const Tensor *tensor, char *said, size_t room) {
     return guarded(said, room, [&] {
-        auto guard = c10::DeviceGuard(communicator->device);
-        auto *data = begin(communicator, tensor);
-        auto *nccl = communicator->nccl;
-        auto count = static_cast<size_t>(tensor->numel());
-        nccl->check(nccl->reduce(data, data, count, FLOAT32, SUM, FIRST, communicator->raw, /*stream=*/nullptr));
-        record(communicator);
+        operate(communicator, tensor, [&](void *data, size_t count) {
+            return communicator->nccl->reduce(
+                data, data, count, FLOAT32, SUM, FIRST, communicator->raw, /*stream=*/nullptr);
+        });
     });
 }
 
 // Begins to copy the tensor of the first rank to those of the others.
 int simmer_nccl_copy(Communicator *communicator, const Tensor *tensor, char *said, size_t room) {
     return guarded(said, room, [&] {
-        auto guard = c10::DeviceGuard(communicator->device);
-        auto *data = begin(communicator, tensor);
-        auto *nccl = communicator->nccl;
-        auto count = static_cast<size_t>(tensor->numel());
-        nccl->check(nccl->broadcast(data, data, count, FLOAT32, FIRST, communicator->raw, /*stream=*/nullptr));
-        record(communicator);
+        operate(communicator, tensor, [&](void *data, size_t count) {
+            return communicator->nccl->broadcast(
+                data, data, count, FLOAT32, FIRST, communicator->raw, /*stream=*/nullptr);
+        });
     });
 }
 
