@@ -35,6 +35,7 @@ fn aten() {
     build
         .files([
             "src/libtorch/aten.cpp",
+            "src/libtorch/cuda.cpp",
             "src/libtorch/group.cpp",
             "src/libtorch/nccl.cpp",
             "src/libtorch/thread.cpp",

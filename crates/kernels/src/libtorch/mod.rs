@@ -8,6 +8,7 @@
 
 pub(crate) mod aten;
 mod copy;
+pub(crate) mod cuda;
 mod group;
 mod nccl;
 mod thread;
