@@ -37,6 +37,7 @@ fn aten() {
             "src/libtorch/aten.cpp",
             "src/libtorch/group.cpp",
             "src/libtorch/nccl.cpp",
+            "src/libtorch/product.cpp",
             "src/libtorch/thread.cpp",
             "src/libtorch/timeline.cpp",
         ])
