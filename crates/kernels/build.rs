@@ -38,6 +38,7 @@ fn aten() {
             "src/libtorch/cuda.cpp",
             "src/libtorch/group.cpp",
             "src/libtorch/nccl.cpp",
+            "src/libtorch/product.cpp",
             "src/libtorch/thread.cpp",
             "src/libtorch/timeline.cpp",
         ])
