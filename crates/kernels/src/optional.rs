@@ -8,16 +8,26 @@
 pub enum OptionalKernel {
     /// Attention by cuDNN, for long rows in 16-bit dtypes.
     CudnnAttention,
+    /// Decoding by steps that are recorded once, as a CUDA graph.
+    DecodingGraph,
+    /// The kernel of attention in such a step.
+    DecodeAttention,
 }
 
 impl OptionalKernel {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::CudnnAttention];
+    pub const ALL: [Self; 3] = [
+        Self::CudnnAttention,
+        Self::DecodingGraph,
+        Self::DecodeAttention,
+    ];
 
     /// The name in `SIMMER_KERNELS`.
     pub fn name(self) -> &'static str {
         match self {
             Self::CudnnAttention => "cudnn_attention",
+            Self::DecodingGraph => "decoding_graph",
+            Self::DecodeAttention => "decode_attention",
         }
     }
 
