@@ -174,6 +174,64 @@ fn a_batch_continues_each_text_as_if_it_were_alone() {
     }
 }
 
+/// A device of libtorch, on which texts can continue in steps of fixed operations.
+#[cfg(feature = "libtorch")]
+fn device_with_steps() -> burn::tensor::Device {
+    match golden::device_name().as_str() {
+        "cpu" => simmer_model::device::named("libtorch").unwrap(),
+        _ => golden::device(),
+    }
+}
+
+/// In steps of fixed operations, or with a cache whose tensors grow: alone, and in batches whose texts end at different times.
+#[cfg(feature = "libtorch")]
+#[test]
+fn steps_of_fixed_operations_change_no_text() {
+    let device = device_with_steps();
+    for name in golden::models() {
+        let model = load(name, &device);
+        let eos = model.config().eos_token_id.clone();
+        let golden = model_golden(name);
+        let sampling = Sampling::default();
+        let prompts = golden.greedy.iter().map(|greedy| Prompt {
+            tokens: &greedy.prompt,
+            sampling: &sampling,
+        });
+        let mut prompts: Vec<Prompt<'_>> = prompts.collect();
+        prompts.push(prompts[0]);
+        let [steps, grows] = [true, false].map(|in_steps| {
+            // each text ends after another number of tokens
+            let mut counts = vec![0; prompts.len()];
+            let mut on_token = |text: usize, _| {
+                counts[text] += 1;
+                if counts[text] > 20 * text {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            let mut kept = KeptPrefix::with_steps(in_steps);
+            let mut found = model
+                .generate_batch_after(&mut kept, &prompts, 90, &[], &mut on_token)
+                .unwrap();
+            for prompt in &prompts[..2] {
+                let mut cache = KvCache::with_steps(in_steps);
+                let mut go_on = |_| ControlFlow::Continue(());
+                let tokens = prompt.tokens;
+                let alone = model.generate(tokens, &mut cache, 40, &eos, &sampling, &mut go_on);
+                found.push(alone.unwrap());
+            }
+            found
+        });
+        for (steps, grows) in steps.iter().zip(&grows) {
+            assert_eq!(steps.tokens, grows.tokens, "{name}");
+            assert_eq!(steps.stop, grows.stop, "{name}");
+            let difference = golden::max_difference(&steps.log_probs, &grows.log_probs);
+            assert!(difference <= TOLERANCE, "{name}: {difference}");
+        }
+    }
+}
+
 /// Batch after batch, each with prompts that begin alike.
 #[test]
 fn a_kept_prefix_changes_no_text() {

@@ -17,7 +17,8 @@ fn aten() {
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
         panic!("torch-sys does not report the folder of libtorch: see docs/guide/gpu.md");
     };
-    if lib.join("libtorch_cuda.so").exists() {
+    let has_cuda = lib.join("libtorch_cuda.so").exists();
+    if has_cuda {
         println!("cargo:rustc-cfg=libtorch_cuda");
     }
     let include = match std::env::var_os("LIBTORCH_INCLUDE") {
@@ -32,10 +33,14 @@ fn aten() {
     // as libtorch was built; where it has headers of gloo, those are found first
     build.define("USE_C10D_GLOO", None);
     build.flag("-idirafter").flag("src/libtorch/gloo");
+    if has_cuda {
+        build.define("SIMMER_CUDA", None);
+    }
     build
         .files([
             "src/libtorch/aten.cpp",
             "src/libtorch/cuda.cpp",
+            "src/libtorch/graph.cpp",
             "src/libtorch/group.cpp",
             "src/libtorch/nccl.cpp",
             "src/libtorch/product.cpp",

@@ -24,6 +24,7 @@ mod backends;
 mod attention;
 mod buffer;
 mod capabilities;
+mod decoding;
 #[cfg(test)]
 mod devices;
 mod dropout;
@@ -62,6 +63,7 @@ pub use attention::{
 };
 pub use backends::{Unavailable, features, gpus, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
+pub use decoding::{Decoding, NewestToken, StepInputs};
 pub use dropout::{Dropout, mix};
 pub use flat::{
     AdamWStep, AdamWTensors, FlatBackend, Part, adamw, adamw_reference, copy_again, norm,

@@ -19,17 +19,23 @@ pub enum OptionalKernel {
     SumRows,
     /// The loss of a token and the gradient of its logits, in place.
     CrossEntropy,
+    /// Decoding by steps that are recorded once, as a CUDA graph.
+    DecodingGraph,
+    /// The kernel of attention in such a step.
+    DecodeAttention,
 }
 
 impl OptionalKernel {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::CudnnAttention,
         Self::Rope,
         Self::Gated,
         Self::RmsNorm,
         Self::SumRows,
         Self::CrossEntropy,
+        Self::DecodingGraph,
+        Self::DecodeAttention,
     ];
 
     /// The name in `SIMMER_KERNELS`.
@@ -41,13 +47,15 @@ impl OptionalKernel {
             Self::RmsNorm => "rms_norm",
             Self::SumRows => "sum_rows",
             Self::CrossEntropy => "cross_entropy",
+            Self::DecodingGraph => "decoding_graph",
+            Self::DecodeAttention => "decode_attention",
         }
     }
 
     /// Whether it is on without `SIMMER_KERNELS`: a GPU has compared it with its reference implementation, and it is the
     /// faster form there.
     pub fn is_default(self) -> bool {
-        true
+        !matches!(self, Self::DecodingGraph | Self::DecodeAttention)
     }
 
     /// Whether it is on.

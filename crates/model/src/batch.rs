@@ -7,8 +7,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use burn::tensor::Tensor;
-use simmer_kernels::Rows;
+use simmer_kernels::{NewestToken, Rows};
 
 use crate::cache::KvCache;
 use crate::generate::{GenerateError, Generated, Stop, log_softmax_at, values};
@@ -16,6 +15,7 @@ use crate::llama::LlamaForCausalLM;
 use crate::prefix::SHORTEST;
 use crate::sampler::{Sampler, Sampling};
 use crate::sequence::{Sequence, ids};
+use crate::steps::Steps;
 
 /// Tokens per page.
 const PAGE: usize = 64;
@@ -38,6 +38,14 @@ pub struct KeptPrefix {
 }
 
 impl KeptPrefix {
+    /// Nothing yet, in a cache as [`KvCache::with_steps`] makes it.
+    pub fn with_steps(in_steps: bool) -> Self {
+        Self {
+            tokens: Vec::new(),
+            cache: KvCache::with_steps(in_steps),
+        }
+    }
+
     /// Leaves what all rows begin with, except the last token of a row. Returns its number of tokens.
     fn leave(&mut self, rows: &[&[u32]]) -> usize {
         let common = rows.iter().map(|row| {
@@ -115,23 +123,32 @@ impl LlamaForCausalLM {
             return Ok(Vec::new());
         }
         if self.changes_frequencies(prompts, max_new_tokens) {
-            return self.generate_each(prompts, max_new_tokens, eos, on_token);
+            kept.cut(0);
+            return self.generate_each(&mut kept.cache, prompts, max_new_tokens, eos, on_token);
         }
-        let (mut texts, mut hidden) = self.prefill(prompts, kept);
+        let (mut texts, mut logits) = self.prefill(prompts, kept);
+        let mut seats = Steps::are_for(self, &kept.cache).then(|| Seats::new(&mut kept.cache));
         for left in (0..max_new_tokens).rev() {
-            self.choose(&mut texts, hidden, eos, on_token);
-            let growing = texts.iter_mut().filter(|text| !text.ended);
-            let mut growing: Vec<&mut Text<'_>> = growing.collect();
-            if growing.is_empty() || left == 0 {
+            self.choose(&mut texts, &logits, eos, on_token);
+            if left == 0 || texts.iter().all(|text| text.ended) {
                 break;
             }
-            hidden = self.grow(&mut growing, &mut kept.cache);
+            let mut end = kept.cache.len();
+            let growing = texts.iter_mut().filter(|text| !text.ended);
+            let places = growing.map(|text| text.place(&mut end)).collect();
+            let in_steps = seats
+                .as_mut()
+                .and_then(|seats| seats.grow(self, &texts, end, &mut kept.cache));
+            logits = match in_steps {
+                Some(logits) => logits,
+                None => self.grow(&texts, places, end, &mut kept.cache),
+            };
         }
         if self.shares(prompts) {
             let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
             kept.keep(&rows);
         } else {
-            *kept = KeptPrefix::default();
+            kept.cut(0);
         }
         Ok(texts.into_iter().map(|text| text.generated).collect())
     }
@@ -155,33 +172,28 @@ impl LlamaForCausalLM {
     /// As [`LlamaForCausalLM::generate_batch`], one prompt after another.
     fn generate_each(
         &self,
+        cache: &mut KvCache,
         prompts: &[Prompt<'_>],
         max_new_tokens: usize,
         eos: &[u32],
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>, GenerateError> {
         let one = |(number, prompt): (usize, &Prompt<'_>)| {
-            let (mut cache, sampling) = (KvCache::default(), prompt.sampling);
+            cache.empty();
+            let sampling = prompt.sampling;
             let mut on_token = |token| on_token(number, token);
             let tokens = prompt.tokens;
-            self.generate(
-                tokens,
-                &mut cache,
-                max_new_tokens,
-                eos,
-                sampling,
-                &mut on_token,
-            )
+            self.generate(tokens, cache, max_new_tokens, eos, sampling, &mut on_token)
         };
         prompts.iter().enumerate().map(one).collect()
     }
 
-    /// Computes the prompts; returns the texts and the hidden states of their last tokens, `[B, H]`.
+    /// Computes the prompts; returns the texts and the logits of their next tokens, `[B, V]`.
     fn prefill<'a>(
         &self,
         prompts: &[Prompt<'a>],
         kept: &mut KeptPrefix,
-    ) -> (Vec<Text<'a>>, Tensor<2>) {
+    ) -> (Vec<Text<'a>>, Vec<f32>) {
         let mut rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
         let seen = if self.shares(prompts) {
             kept.leave(&rows)
@@ -209,22 +221,21 @@ impl LlamaForCausalLM {
             },
             ended: false,
         });
-        (texts.collect(), hidden)
+        (texts.collect(), values(self.logits(hidden)))
     }
 
     /// Chooses the next token of every text that is still generating.
     ///
     /// # Shapes
-    /// `hidden`: `[B, H]`, of the same texts in order.
+    /// `logits`: `[B, V]`, of the same texts in order.
     fn choose(
         &self,
         texts: &mut [Text<'_>],
-        hidden: Tensor<2>,
+        logits: &[f32],
         eos: &[u32],
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
     ) {
         let limit = self.config().max_position_embeddings;
-        let logits = values(self.logits(hidden)); // [B, V]
         let growing = texts.iter_mut().enumerate().filter(|(_, text)| !text.ended);
         for ((number, text), logits) in growing.zip(logits.chunks(self.config().vocab_size)) {
             let token = text.sampler.next(logits, &text.tokens);
@@ -243,11 +254,17 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// Computes the texts' newest tokens; returns their hidden states, `[B, H]`.
-    fn grow(&self, texts: &mut [&mut Text<'_>], cache: &mut KvCache) -> Tensor<2> {
-        let mut end = cache.len();
-        let places = texts.iter_mut().map(|text| text.place(&mut end));
-        let places: Vec<usize> = places.collect();
+    /// Computes the newest tokens of the texts that are still generating; returns the logits of the next ones, `[B, V]`.
+    /// Their keys go to `places`, after which the cache has length `end`.
+    fn grow(
+        &self,
+        texts: &[Text<'_>],
+        places: Vec<usize>,
+        end: usize,
+        cache: &mut KvCache,
+    ) -> Vec<f32> {
+        let texts = texts.iter().filter(|text| !text.ended);
+        let texts: Vec<&Text<'_>> = texts.collect();
         let seen = texts.iter().map(|text| (1, text.keys.clone()));
         let sequence = Sequence {
             tokens: texts
@@ -258,7 +275,60 @@ impl LlamaForCausalLM {
             dropout_keys: None,
         };
         cache.place(places, end);
-        self.hidden(&sequence, Some(cache))
+        values(self.logits(self.hidden(&sequence, Some(cache))))
+    }
+}
+
+/// The rows of a batch's steps. Each step has the same rows, so that a text that has ended keeps its row for a while.
+struct Seats<'a> {
+    /// Which text each row is of.
+    texts: Vec<usize>,
+    steps: Option<Steps<'a>>,
+    /// The place where rows of ended texts write.
+    unused: Range<usize>,
+}
+
+impl<'a> Seats<'a> {
+    fn new(cache: &mut KvCache) -> Self {
+        let unused = cache.len()..cache.len() + 1;
+        cache.reserve(unused.end);
+        cache.reach(unused.end);
+        Self {
+            texts: Vec::new(),
+            steps: None,
+            unused,
+        }
+    }
+
+    /// As [`LlamaForCausalLM::grow`]; `None` if the texts do not continue in steps.
+    fn grow(
+        &mut self,
+        model: &'a LlamaForCausalLM,
+        texts: &[Text<'_>],
+        end: usize,
+        cache: &mut KvCache,
+    ) -> Option<Vec<f32>> {
+        let growing = texts.iter().enumerate().filter(|(_, text)| !text.ended);
+        let growing: Vec<usize> = growing.map(|(number, _)| number).collect();
+        if growing.len() * 2 <= self.texts.len() || self.texts.is_empty() {
+            self.texts = growing;
+            self.steps = None;
+        }
+        let next = self.texts.iter().map(|number| match &texts[*number] {
+            ended if ended.ended => NewestToken {
+                token: 0,
+                keys: std::slice::from_ref(&self.unused),
+            },
+            text => NewestToken {
+                token: text.tokens[text.tokens.len() - 1],
+                keys: &text.keys,
+            },
+        });
+        let next: Vec<NewestToken<'_>> = next.collect();
+        let logits = Steps::next(&mut self.steps, model, cache, &next, end)?;
+        let rows = logits.chunks(model.config().vocab_size).zip(&self.texts);
+        let rows = rows.filter(|(_, number)| !texts[**number].ended);
+        Some(rows.flat_map(|(logits, _)| logits).copied().collect())
     }
 }
 

@@ -21,6 +21,8 @@ pub struct KvCache {
     prompts: BTreeMap<usize, [Tensor<3>; 2]>,
     /// Where the next tokens go; `None`: after all others.
     placed: Option<Placed>,
+    /// Whether texts continue in steps; `None`: as is best on the device.
+    in_steps: Option<bool>,
 }
 
 /// Where new tokens go, one place each, and the length of the cache afterwards.
@@ -41,10 +43,30 @@ impl KvCache {
         self.length == 0
     }
 
+    /// An empty cache whose texts continue in steps of fixed operations, or not. By default they do on a GPU.
+    pub fn with_steps(in_steps: bool) -> Self {
+        Self {
+            in_steps: Some(in_steps),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn in_steps(&self) -> Option<bool> {
+        self.in_steps
+    }
+
+    /// Forgets all tokens.
+    pub(crate) fn empty(&mut self) {
+        *self = Self {
+            in_steps: self.in_steps,
+            ..Self::default()
+        };
+    }
+
     /// Leaves the first `length` tokens, if there are more. The memory of the others stays for the next ones.
     pub(crate) fn cut(&mut self, length: usize) {
         if length == 0 {
-            *self = Self::default();
+            self.empty();
         }
         self.length = self.length.min(length);
         self.placed = None;
@@ -95,6 +117,34 @@ impl KvCache {
         self.prompts.entry(layer).or_insert_with(compute).clone()
     }
 
+    /// Makes room for at least so many places. Returns the room of the layers.
+    pub(crate) fn reserve(&mut self, places: usize) -> usize {
+        let length = self.length;
+        let rooms = self.layers.iter_mut().flatten();
+        let sizes = rooms.map(|room| room.reserve(length, places));
+        sizes.min().unwrap_or(0)
+    }
+
+    /// Keys and values of a layer with all their room. A step of decoding writes to them in place.
+    ///
+    /// # Shapes
+    /// Result: `[capacity, K, D]` each.
+    ///
+    /// # Panics
+    /// If the cache is empty.
+    pub(crate) fn layer(&self, layer: usize) -> [Tensor<3>; 2] {
+        self.layers[layer].each_ref().map(|room| match &room.0 {
+            Some(room) => room.clone(),
+            None => unreachable!("a text is continued after its prompt"),
+        })
+    }
+
+    /// The places before `end` are in use.
+    pub(crate) fn reach(&mut self, end: usize) {
+        self.length = self.length.max(end);
+        self.placed = None;
+    }
+
     /// Advances the length by the tokens that every layer has added.
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.length = self.length_after(tokens);
@@ -106,20 +156,38 @@ impl KvCache {
 #[derive(Debug, Default)]
 struct Room(Option<Tensor<3>>);
 
+/// The capacity for so many tokens.
+fn with_room(tokens: usize) -> usize {
+    tokens.max(ROOM).next_power_of_two()
+}
+
 impl Room {
+    /// Makes room for at least so many places, of which `length` are in use. Returns how many there are.
+    fn reserve(&mut self, length: usize, places: usize) -> usize {
+        let Some(room) = &self.0 else {
+            return 0;
+        };
+        let [size, heads, dim] = room.dims();
+        if size >= places {
+            return size;
+        }
+        let size = with_room(places);
+        let wider = Tensor::zeros([size, heads, dim], (&room.device(), room.dtype()));
+        let full = room.clone().slice(s![0..length]);
+        self.0 = Some(wider.slice_assign(s![0..length], full));
+        size
+    }
+
     /// Writes the new tokens, `[T, K, D]`, to one place each, or contiguously from the only place on. The
     /// tensor held `length` tokens before; returns the first `all` after the write.
     fn put(&mut self, length: usize, all: usize, places: &[usize], new: Tensor<3>) -> Tensor<3> {
         let [tokens, heads, dim] = new.dims();
+        self.reserve(length, all);
         let mut room = match self.0.take() {
-            Some(room) if room.dims()[0] >= all => room,
-            full => {
-                let size = all.max(ROOM).next_power_of_two();
-                let room = Tensor::zeros([size, heads, dim], (&new.device(), new.dtype()));
-                match full {
-                    Some(full) => room.slice_assign(s![0..length], full.slice(s![0..length])),
-                    None => room,
-                }
+            Some(room) => room,
+            None => {
+                let shape = [with_room(all), heads, dim];
+                Tensor::zeros(shape, (&new.device(), new.dtype()))
             }
         };
         // This is the only reference to the tensor, so the write is in place.

@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use simmer_checkpoint::config::{ModelConfig, Positions};
 use simmer_checkpoint::family::{GatedBy, Role};
-use simmer_kernels::{Activation, Rows, Scores, attention, gated, residual, rope};
+use simmer_kernels::{Activation, Rows, Scores, StepInputs, attention, gated, residual, rope};
 
 use crate::adapter::kind::{BesideAttention, BesideLinear};
 use crate::cache::KvCache;
@@ -89,6 +89,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) rotary: [Option<Rotary>; 2],
     pub(crate) rows: &'a Rows,
     pub(crate) dropout_keys: Option<&'a Arc<[u64]>>,
+    /// If each token is the newest of a text that is decoded in steps.
+    pub(crate) step: Option<&'a StepInputs>,
 }
 
 impl Pass<'_> {
@@ -227,7 +229,9 @@ impl SelfAttention {
             None => x,
         };
         let rotary = pass.rotary(place.positions);
-        let rotate = |x| match rotary {
+        // a step rotates queries and keys itself, unless an adapter reads the rotated queries
+        let of_step = pass.step.filter(|_| self.adapter.is_none()).and(rotary);
+        let rotate = |x| match rotary.xor(of_step) {
             Some(rotary) => rope(x, rotary.cos.clone(), rotary.sin.clone()),
             None => x,
         };
@@ -242,17 +246,23 @@ impl SelfAttention {
             };
             adapter.added(q.clone(), prompts, config.attention_scale()) // [T, N·D]
         });
-        let [k, v] = match cache {
-            None => [k, v],
-            Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
-        };
         let scores = Scores {
             scale: config.attention_scale(),
             window: place.window,
             soft_cap: config.attn_logit_softcapping,
         };
-        let mixed = attention(q, k, v, pass.rows, scores) // [T, N, D]
-            .reshape([t, config.num_attention_heads * dim]);
+        let mixed = match (cache, pass.step) {
+            (None, _) => attention(q, k, v, pass.rows, scores),
+            (Some((cache, layer)), None) => {
+                let [k, v] = cache.extend(layer, k, v); // [S, K, D]
+                attention(q, k, v, pass.rows, scores)
+            }
+            (Some((cache, layer)), Some(step)) => {
+                let rotary = of_step.map(|rotary| [rotary.cos.clone(), rotary.sin.clone()]);
+                step.attend([q, k, v], rotary, cache.layer(layer), scores)
+            }
+        }; // [T, N, D]
+        let mixed = mixed.reshape([t, config.num_attention_heads * dim]);
         let Some((adapter, added)) = self.adapter.as_ref().zip(added) else {
             return self.o_proj.forward(mixed, pass.dropout_keys);
         };

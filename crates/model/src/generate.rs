@@ -8,12 +8,13 @@ use burn::tensor::{Tensor, activation, s};
 use rayon::prelude::*;
 use simmer_files::size::counted;
 use simmer_hint::Hint;
-use simmer_kernels::{Capabilities, log_sum_exp, most_likely};
+use simmer_kernels::{Capabilities, NewestToken, log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
 use crate::llama::LlamaForCausalLM;
 use crate::sampler::{Sampler, Sampling};
 use crate::sequence::{Sequence, Target, ids};
+use crate::steps::Steps;
 
 /// Tokens whose logits are computed at a time when text is scored. Bounds the memory to
 /// `256 · V` elements.
@@ -106,7 +107,7 @@ impl LlamaForCausalLM {
     ) -> Result<Generated, GenerateError> {
         self.check_tokens(prompt)?;
         if cache.len() >= prompt.len() {
-            *cache = KvCache::default();
+            cache.empty();
         }
         let limit = self.config().max_position_embeddings;
         let mut text = prompt.to_vec();
@@ -116,8 +117,9 @@ impl LlamaForCausalLM {
             log_probs: Vec::new(),
             stop: Stop::Length,
         };
+        let mut steps = None;
         while generated.tokens.len() < max_new_tokens {
-            let logits = self.next_logits(&text, cache);
+            let logits = self.next_logits(&text, cache, &mut steps);
             let token = sampler.next(&logits, &text);
             if eos.contains(&token) {
                 generated.stop = Stop::Eos(token);
@@ -170,12 +172,31 @@ impl LlamaForCausalLM {
         scored
     }
 
-    fn next_logits(&self, text: &[u32], cache: &mut KvCache) -> Vec<f32> {
+    fn next_logits<'a>(
+        &'a self,
+        text: &[u32],
+        cache: &mut KvCache,
+        steps: &mut Option<Steps<'a>>,
+    ) -> Vec<f32> {
         let most = self.config().same_frequencies_up_to();
         if most.is_some_and(|most| cache.len() <= most && text.len() > most) {
             // the keys have the frequencies of shorter texts; transformers' Phi-3 computes them again, too
-            *cache = KvCache::default();
+            cache.empty();
         }
+        if let [newest] = text[cache.len()..]
+            && !cache.is_empty()
+            && Steps::are_for(self, cache)
+        {
+            let keys = 0..text.len();
+            let next = NewestToken {
+                token: newest,
+                keys: std::slice::from_ref(&keys),
+            };
+            if let Some(logits) = Steps::next(steps, self, cache, &[next], keys.end) {
+                return logits.to_vec();
+            }
+        }
+        *steps = None;
         let sequence = Sequence::continuing(&text[cache.len()..], cache.len());
         let last = sequence.len() - 1;
         let hidden = self.hidden(&sequence, Some(cache)).slice(s![last..=last]); // [1, H]

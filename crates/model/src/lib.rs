@@ -22,6 +22,7 @@ mod rotary;
 mod sampler;
 mod segments;
 mod sequence;
+mod steps;
 pub mod tensor_file;
 mod token_rows;
 mod trainable;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
-use simmer_checkpoint::config::{ModelConfig, Positions};
+use simmer_checkpoint::config::ModelConfig;
 use simmer_kernels::{Rows, soft_capped};
 
 use crate::cache::KvCache;
@@ -17,6 +17,7 @@ use crate::layer::{Embedding, LmHead, RmsNorm};
 use crate::offload::{LayerPages, Part};
 use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
+use crate::steps::KINDS;
 
 /// A causal language model of the LLaMA family.
 #[derive(Module, Debug)]
@@ -138,16 +139,16 @@ impl LlamaForCausalLM {
             rotary: self.rotary(&sequence.rows),
             rows: &sequence.rows,
             dropout_keys: sequence.dropout_keys.as_ref(),
+            step: None,
         }
     }
 
     /// The rotary tables that the layers use.
     fn rotary(&self, rows: &Rows) -> [Option<Rotary>; 2] {
-        [Positions::Global, Positions::Local].map(|kind| {
-            let mut layers = self.model.layers.iter();
-            let is_used = layers.any(|layer| layer.place.positions == kind);
+        KINDS.map(|kind| {
             let settings = RotarySettings::of(&self.config, kind);
-            is_used.then(|| Rotary::new(&settings, rows, &self.device()))
+            self.has_positions(kind)
+                .then(|| Rotary::new(&settings, rows, &self.device()))
         })
     }
 

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::PI;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use simmer_checkpoint::config::{ModelConfig, Positions, RopeScaling};
 use simmer_kernels::{Rows, upload_floats};
 
@@ -174,7 +174,7 @@ impl<'a> RotarySettings<'a> {
     }
 
     /// The frequencies of a row of this length are those of this shorter length.
-    fn representative(&self, length: usize) -> usize {
+    pub(crate) fn representative(&self, length: usize) -> usize {
         let Some(bound) = self.scaling.same_up_to(self.max_position_embeddings) else {
             return 0;
         };
@@ -221,6 +221,29 @@ impl Rotary {
         let angles = angles.flat_map(|(position, frequencies)| angles_at(*position, frequencies));
         let shape = [positions.len(), settings.dim / 2];
         Self::of_angles(&angles.collect::<Vec<f32>>(), factor, shape, device)
+    }
+
+    /// The table of the positions from 0 to `positions`, for a row of this length.
+    ///
+    /// # Shapes
+    /// `[positions, R/2]`
+    pub(crate) fn of_all(
+        settings: &RotarySettings<'_>,
+        length: usize,
+        positions: usize,
+        device: &Device,
+    ) -> Self {
+        let frequencies = settings.frequencies(settings.representative(length));
+        let positions: Vec<u32> = (0..positions as u32).collect();
+        let factor = settings.attention_factor();
+        Self::of_positions(&frequencies, factor, &positions, device)
+    }
+
+    /// The angles at some positions of a table of all.
+    pub(crate) fn at(&self, positions: Tensor<1, Int>) -> Self {
+        let [cos, sin] =
+            [&self.cos, &self.sin].map(|table| table.clone().select(0, positions.clone()));
+        Self { cos, sin }
     }
 
     fn of_positions(frequencies: &[f32], factor: f32, positions: &[u32], device: &Device) -> Self {

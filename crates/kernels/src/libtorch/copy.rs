@@ -12,11 +12,15 @@ use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::aten::{self, Input, Outputs};
+use super::graph::is_recording;
 use crate::threads;
 
 /// Bytes of a part, and the number of parts that are on their way at a time.
 const PART: usize = 32 << 20;
 const PARTS: usize = 4;
+
+/// Why an operation cannot be recorded: the graph would read the host's memory after it was freed.
+const COPIED: &str = "a graph cannot copy from memory of the host that does not stay";
 
 /// Bytes that a thread copies at a time.
 const CHUNK: usize = 1 << 20;
@@ -40,6 +44,7 @@ pub(crate) fn uploaded(here: &Tensor, device: Device) -> Tensor {
     if !device.is_cuda() {
         return here.to_device(device);
     }
+    assert!(!is_recording(), "{COPIED}");
     let there = Tensor::empty(here.size(), (here.kind(), device));
     let here = here.contiguous();
     // SAFETY: the function reads one tensor, which outlives the call, and writes one.
@@ -75,6 +80,7 @@ pub(crate) fn fill(to: &Tensor, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
+    assert!(!is_recording(), "{COPIED}");
     needed_soon(bytes);
     match to.device() {
         Device::Cuda(gpu) => fill_gpu(&to.view_dtype(Kind::Uint8).view([-1]), bytes, gpu),
@@ -169,6 +175,30 @@ impl Ring {
     }
 }
 
+/// Memory of the host that a GPU reads and writes while the host continues; ordinary memory for another device.
+///
+/// # Shapes
+/// Result: `shape`.
+pub(crate) fn shared_memory(shape: [i64; 2], kind: Kind, device: Device) -> Tensor {
+    if !device.is_cuda() {
+        return Tensor::zeros(shape, (kind, Device::Cpu));
+    }
+    let bytes = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
+    // SAFETY: the function writes one tensor.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
+    let [memory] = aten::all(aten::call(|out, said, room| unsafe {
+        simmer_pinned(bytes, out, said, room)
+    }));
+    memory.view_dtype(kind).view(shape).zero_()
+}
+
+/// Waits for all work that a device was given so far.
+pub(crate) fn wait(device: Device) {
+    if let Device::Cuda(gpu) = device {
+        Event::of_now(gpu).wait();
+    }
+}
+
 /// A moment in the work of a GPU.
 struct Event(*mut c_void);
 
@@ -195,7 +225,8 @@ impl Event {
     }
 }
 
-fn copy_queued(to: &Tensor, from: &Tensor) {
+/// A copy between a device and its [`shared_memory`], or from pinned memory, that the host does not wait for.
+pub(crate) fn copy_queued(to: &Tensor, from: &Tensor) {
     let [to, from]: [*const C_tensor; 2] = [to.as_ptr(), from.as_ptr()];
     // SAFETY: both tensors outlive the call; torch keeps pinned memory until a copy that was queued has finished.
     #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]

@@ -7,6 +7,7 @@
 pub(crate) mod aten;
 mod copy;
 pub(crate) mod cuda;
+pub(crate) mod graph;
 mod group;
 mod nccl;
 mod product;
@@ -20,7 +21,7 @@ use burn::backend::libtorch::{LibTorchDevice, TchTensor};
 use burn::tensor::Device;
 use tch::{Kind, Tensor};
 
-pub(crate) use self::copy::{bytes_on, fill, uploaded};
+pub(crate) use self::copy::{bytes_on, copy_queued, fill, shared_memory, uploaded, wait};
 pub use self::group::{ProcessGroup, Rendezvous, Transfer};
 pub use self::nccl::{Communicator, Nccl};
 pub(crate) use self::product::{
