@@ -13,7 +13,7 @@ use simmer_files::digest::sha256;
 use simmer_kernels::{Capabilities, Memory};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
-use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute};
+use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute, Precision};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
 
@@ -40,9 +40,9 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
     precision: Option<BasePrecision>,
     /// Dtype of the activations and of the matrix multiplications: f32, or bf16, which is less exact, and faster where
-    /// the device multiplies in it
-    #[arg(long, value_parser = compute, default_value = "f32", value_name = "f32|bf16")]
-    compute: Compute,
+    /// the device multiplies in it. Default: bf16 for weights in bf16 on a GPU, else f32
+    #[arg(long, value_parser = compute, value_name = "f32|bf16")]
+    compute: Option<Compute>,
     /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: String,
@@ -50,11 +50,22 @@ pub(crate) struct ComputeArgs {
 
 impl ComputeArgs {
     /// The base at `path`, held and computed so.
-    pub(crate) fn base(&self, path: &Path) -> BaseConfig {
+    pub(crate) fn base(&self, path: &Path) -> Result<BaseConfig, Failure> {
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
-        base.compute = self.compute;
-        base
+        let device = device::capabilities(&self.device)?;
+        base.compute = match self.compute {
+            Some(compute) => compute,
+            None if matches!(device.memory, Memory::Nvidia(_)) => {
+                hub::locate_base(&mut base)?;
+                match base.open()?.precision() {
+                    Precision::Bf16 => Compute::Bf16,
+                    Precision::F32 | Precision::F16 => Compute::F32,
+                }
+            }
+            None => Compute::F32,
+        };
+        Ok(base)
     }
 }
 
@@ -82,7 +93,7 @@ pub(crate) struct Loaded {
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
-        let base = self.computing.base(&self.base);
+        let base = self.computing.base(&self.base)?;
         Loaded::open(&base, self.adapter.as_deref(), &self.computing.device)
     }
 }

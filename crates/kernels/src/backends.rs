@@ -275,6 +275,15 @@ pub fn gpus() -> usize {
     0
 }
 
+/// Why the kernels of this crate for NVIDIA GPUs cannot be compiled here; `None` if they can. libtorch's functions compute
+/// instead of them, in more time.
+pub fn not_compiled() -> Option<String> {
+    #[cfg(feature = "libtorch")]
+    return crate::libtorch::cuda::unavailable();
+    #[cfg(not(feature = "libtorch"))]
+    Some("this build has no libtorch".to_owned())
+}
+
 /// The line of a panic's message that tells that a device is out of memory. Backends report it so.
 pub fn out_of_memory(message: &str) -> Option<&str> {
     let known = ["out of memory", "allocate memory", "not enough memory"];

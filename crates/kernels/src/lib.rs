@@ -61,7 +61,7 @@ mod upload;
 pub use attention::{
     Attended, AttentionBackend, AttentionForms, Scores, attention, attention_reference,
 };
-pub use backends::{Unavailable, features, gpus, has_cuda, open, out_of_memory};
+pub use backends::{Unavailable, features, gpus, has_cuda, not_compiled, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use decoding::{Decoding, NewestToken, StepInputs};
 pub use dropout::{Dropout, mix};

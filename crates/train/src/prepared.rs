@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_files::size::{counted, readable};
-use simmer_kernels::Capabilities;
+use simmer_kernels::{Capabilities, Memory};
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError, Starts};
 use simmer_model::base::Base;
@@ -145,6 +145,14 @@ fn warn_of_reference(device: &Device, observer: &mut dyn Observer) {
             "device {}: slow reference implementations in place of fast kernels: {}",
             device.name(),
             slow.names()
+        ));
+    }
+    if let Memory::Nvidia(_) = device.memory
+        && let Some(reason) = simmer_kernels::not_compiled()
+    {
+        observer.on_notice(&format!(
+            "device {}: kernels for GPUs cannot be compiled, and libtorch's functions, which take longer, compute instead: {reason}",
+            device.name()
         ));
     }
 }

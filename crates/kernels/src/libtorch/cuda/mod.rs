@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 
-use self::compiler::compiled;
+use self::compiler::{Compiler, compiled};
 use super::aten;
 use super::group::{call, made};
 use crate::OptionalKernel;
@@ -151,6 +151,12 @@ static DRIVER: LazyLock<Result<Driver, String>> = LazyLock::new(|| {
         .map(Driver)
         .map_err(|error| error.to_string())
 });
+
+/// Why no source can be compiled and run on this machine.
+pub(crate) fn unavailable() -> Option<String> {
+    let compiler = Compiler::get().err().map(|error| error.to_string());
+    compiler.or_else(|| DRIVER.as_ref().err().cloned())
+}
 
 impl Source {
     /// A kernel of this source on the GPU of a tensor, if it is switched on and can be compiled.
