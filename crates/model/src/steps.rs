@@ -40,17 +40,17 @@ impl<'a> Steps<'a> {
         chosen && model.pages.is_none()
     }
 
-    /// Steps that begin with these tokens; `None` if the device has no steps, or if the texts have different rotary frequencies.
+    /// Steps that begin with these tokens, after which the cache has length `end`; `None` if the device has no steps, or if the texts have different rotary frequencies.
     fn new(
         model: &'a LlamaForCausalLM,
         cache: &mut KvCache,
         next: &[NewestToken<'_>],
+        end: usize,
     ) -> Option<Self> {
         let frequencies = model.frequencies(next)?;
         let longest = next.iter().map(|token| token.position() + 1).max()?;
-        let places = next.iter().map(|token| token.place() + 1).max()?;
-        let room = longest.max(ROOM).next_power_of_two();
-        let places = cache.reserve(places);
+        let room = (longest + ROOM / 2).max(ROOM).next_power_of_two();
+        let places = cache.reserve(end);
         let device = model.device();
         let decoding = Decoding::new(next, room, model.config.vocab_size, &device)?;
         let rotary = KINDS.map(|kind| {
@@ -78,22 +78,21 @@ impl<'a> Steps<'a> {
         next: &[NewestToken<'_>],
         end: usize,
     ) -> Option<&'s [f32]> {
-        if steps.as_ref().is_none_or(|steps| !steps.fit(next)) {
+        if steps.as_ref().is_none_or(|steps| !steps.fit(next, end)) {
             // its memory is free for the next ones
             *steps = None;
-            *steps = Self::new(model, cache, next);
+            *steps = Self::new(model, cache, next, end);
         }
         let steps = steps.as_mut()?;
         cache.reach(end);
         Some(steps.run(cache, next))
     }
 
-    fn fit(&self, next: &[NewestToken<'_>]) -> bool {
+    fn fit(&self, next: &[NewestToken<'_>], end: usize) -> bool {
         let room = self.decoding.room();
         self.texts == next.len()
-            && next
-                .iter()
-                .all(|token| token.position() < room && token.place() < self.places)
+            && end <= self.places
+            && next.iter().all(|token| token.position() < room)
             && self.model.frequencies(next) == Some(self.frequencies)
     }
 
