@@ -39,9 +39,11 @@ fn aten() {
     build
         .files([
             "src/libtorch/aten.cpp",
+            "src/libtorch/cuda.cpp",
             "src/libtorch/graph.cpp",
             "src/libtorch/group.cpp",
             "src/libtorch/nccl.cpp",
+            "src/libtorch/product.cpp",
             "src/libtorch/thread.cpp",
             "src/libtorch/timeline.cpp",
         ])

@@ -31,6 +31,9 @@ pub struct Capabilities {
     /// Whether [`adamw`](crate::adamw) updates a buffer of parameters in place, so that tensors cut from it show the
     /// update. Elsewhere they are cut anew.
     pub updates_in_place: bool,
+    /// The fraction of a micro-batch's tokens from which it pays to compute shared prefixes once. Rows that share one are
+    /// excluded from a GPU's fastest attention, and their keys are gathered.
+    pub shares_from: f64,
     /// What it costs beside the tensors of a model.
     pub overhead: Overhead,
     /// Bytes of weights that it reads per second when each is used once, as in generation: an order of

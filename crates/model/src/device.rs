@@ -56,7 +56,7 @@ pub enum DeviceError {
     },
     /// `SIMMER_KERNELS` names an unknown kernel.
     #[error(
-        "SIMMER_KERNELS: unknown kernel `{found}`: expected all, or a list of {}",
+        "SIMMER_KERNELS: unknown kernel `{found}`: expected all, or a list of {}; - before a name switches a kernel off",
         OptionalKernel::names()
     )]
     Kernels {
@@ -86,7 +86,7 @@ impl Hint for DeviceError {
                  them"
             }
             Self::Kernels { .. } => {
-                "unset the environment variable SIMMER_KERNELS: it switches on kernels that were not checked on a GPU"
+                "unset the environment variable SIMMER_KERNELS: it switches kernels for NVIDIA GPUs on and off"
             }
             Self::NoSuchGpu { .. } => {
                 "run `nvidia-smi` to list the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
@@ -219,8 +219,8 @@ mod tests {
         hint: unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in them
         ");
         insta::assert_snapshot!(message(DeviceError::Kernels { found: "cudnn".to_owned() }), @"
-        SIMMER_KERNELS: unknown kernel `cudnn`: expected all, or a list of cudnn_attention
-        hint: unset the environment variable SIMMER_KERNELS: it switches on kernels that were not checked on a GPU
+        SIMMER_KERNELS: unknown kernel `cudnn`: expected all, or a list of cudnn_attention, rope, gated, cross_entropy; - before a name switches a kernel off
+        hint: unset the environment variable SIMMER_KERNELS: it switches kernels for NVIDIA GPUs on and off
         ");
         insta::assert_snapshot!(message(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"
         device libtorch-cuda:3: the last GPU of this machine is libtorch-cuda:1

@@ -36,7 +36,7 @@ pub use generate::{GenerateError, Generated, Scored, Stop};
 pub use layer::{Embedding, Linear, LmHead, RmsNorm};
 pub use llama::{LlamaForCausalLM, LlamaModel};
 pub use parameters::Parameters;
-pub use prefix::Shared;
+pub use prefix::{Shared, Sharing};
 pub use rotary::RotarySettings;
 pub use sampler::{Sampling, SamplingError};
 pub use segments::{Group, Segment, SegmentGradients, Segments};

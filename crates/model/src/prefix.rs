@@ -22,6 +22,41 @@ pub struct Shared {
     pub places: Vec<Vec<u32>>,
 }
 
+/// When rows share prefixes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sharing {
+    /// The length in tokens up to which rows can; `None` for every length.
+    pub up_to: Option<usize>,
+    /// The fraction of the tokens that it must save, as
+    /// [`Capabilities::shares_from`](simmer_kernels::Capabilities::shares_from).
+    pub from: f64,
+}
+
+impl Sharing {
+    /// Packs rows as [`Sequence::sharing_prefixes`] does, or one after another if that saves too few tokens.
+    ///
+    /// # Panics
+    /// If a row is empty.
+    pub fn packed(self, rows: &[&[u32]]) -> Shared {
+        let shared = Sequence::sharing_prefixes(rows, self.up_to);
+        let total: usize = rows.iter().map(|row| row.len()).sum();
+        let saved = total - shared.sequence.len();
+        if saved == 0 || saved as f64 >= self.from * total as f64 {
+            return shared;
+        }
+        let mut next = 0;
+        let places = rows.iter().map(|row| {
+            let first = next;
+            next += row.len() as u32;
+            (first..next).collect()
+        });
+        Shared {
+            places: places.collect(),
+            sequence: Sequence::from_rows(rows),
+        }
+    }
+}
+
 impl Sequence {
     /// Packs rows that start at position 0, each shared prefix once.
     ///
@@ -162,6 +197,20 @@ mod tests {
         assert_eq!(shared.sequence.len(), 20 + 3 + 4 + 2);
         let expected = Rows::from_tree([(20, None), (3, Some(0)), (4, Some(0)), (2, None)]);
         assert_eq!(shared.sequence.rows, expected);
+    }
+
+    #[test]
+    fn prefixes_that_save_too_little_are_not_shared() {
+        let rows = [row(&[(1, 20), (2, 30)]), row(&[(1, 20), (3, 30)])];
+        let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let packed = |from| Sharing { up_to: None, from }.packed(&slices);
+        for from in [0.0, 0.2] {
+            assert_eq!(packed(from).sequence.len(), 80);
+        }
+        let apart = packed(0.21);
+        assert_eq!(apart.sequence.rows, Rows::from_lengths([50, 50]));
+        assert_eq!(apart.sequence.tokens, rows.concat());
+        assert_eq!(apart.places[1], (50..100).collect::<Vec<u32>>());
     }
 
     #[test]

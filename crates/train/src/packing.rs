@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use simmer_data::{Batch, Cursor, Dataset, Example, MicroBatch, pack};
 use simmer_kernels::mix;
-use simmer_model::{Sequence, Target};
+use simmer_model::{Sequence, Sharing, Target};
 
 use crate::error::TrainError;
 use crate::ranks::Part;
@@ -15,8 +15,8 @@ pub(crate) struct Packing {
     pub(crate) micro_batch_tokens: usize,
     /// Whether a prefix that rows share is in a sequence only once; ignored with dropout.
     pub(crate) share_prefixes: bool,
-    /// The length in tokens up to which rows can share prefixes; `None` for every length.
-    pub(crate) shared_up_to: Option<usize>,
+    /// Which rows share prefixes.
+    pub(crate) sharing: Sharing,
     /// The seed of dropout; `None` without dropout.
     pub(crate) dropout: Option<u64>,
 }
@@ -103,7 +103,7 @@ impl Packing {
         let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
         let rows: Vec<&[u32]> = rows.collect();
         let (sequence, places) = if self.share_prefixes && keys.is_none() {
-            let shared = Sequence::sharing_prefixes(&rows, self.shared_up_to);
+            let shared = self.sharing.packed(&rows);
             (shared.sequence, shared.places.concat())
         } else {
             let sequence = Sequence {

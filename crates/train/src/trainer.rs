@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn::module::Module;
 use simmer_data::{Batch, Example};
-use simmer_kernels::profile;
-use simmer_model::{LlamaForCausalLM, Parameters, Recompute};
+use simmer_kernels::{Capabilities, profile};
+use simmer_model::{LlamaForCausalLM, Parameters, Recompute, Sharing};
 
 use crate::clip::Clip;
 use crate::config::TrainConfig;
@@ -135,7 +135,10 @@ impl Trainer {
         let packing = Packing {
             micro_batch_tokens: config.micro_batch_tokens.tokens(),
             share_prefixes: config.share_prefixes,
-            shared_up_to: model.config().same_frequencies_up_to(),
+            sharing: Sharing {
+                up_to: model.config().same_frequencies_up_to(),
+                from: Capabilities::of(&model.device().without_autodiff()).shares_from,
+            },
             dropout: model.has_dropout().then_some(config.seed),
         };
         let trained = Trained::new(model);

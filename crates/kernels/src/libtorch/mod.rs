@@ -3,14 +3,14 @@
 //! A GPU runs a kernel after the call that launched it has returned. No operation of this crate waits
 //! for a kernel: none reads results back, and inputs are copied to the device once per packed
 //! sequence, from pinned memory.
-//!
-//! Axes: T tokens, K inner dimension (summed over), N output features.
 
 pub(crate) mod aten;
 mod copy;
+pub(crate) mod cuda;
 pub(crate) mod graph;
 mod group;
 mod nccl;
+mod product;
 mod thread;
 pub(crate) mod timeline;
 
@@ -24,9 +24,10 @@ use tch::{Kind, Tensor};
 pub(crate) use self::copy::{bytes_on, copy_queued, fill, shared_memory, uploaded, wait};
 pub use self::group::{ProcessGroup, Rendezvous, Transfer};
 pub use self::nccl::{Communicator, Nccl};
+pub(crate) use self::product::{
+    add_product_with, in_kind, product_with, scaled_product, scaled_product_into, wide_product,
+};
 use crate::frozen::WeightOn;
-use crate::product::Side;
-use crate::profile::{self, Operation};
 
 /// The processor, computing with libtorch.
 pub(crate) fn cpu() -> Device {
@@ -65,29 +66,13 @@ pub(crate) fn bytes(tensors: &[&Tensor]) -> usize {
     tensors.iter().map(bytes).sum()
 }
 
-/// `x Wᵀ` or `x W` in the dtype of `x`; a weight in another dtype, or a quantised one, is converted first.
-///
-/// # Shapes
-/// `x`: `[T, K]`. `weight`: `[N, K]` or `[K, N]`, see [`Side`]. Result: `[T, N]`.
-pub(crate) fn product_with(x: &Tensor, weight: &WeightOn<LibTorch>, side: Side) -> Tensor {
-    let [rows, columns] = weight.shape();
-    let tokens = x.size()[0] as usize;
-    let size = tokens * (rows + columns) * x.kind().elt_size_in_bytes() + stored_bytes(weight);
-    let _span = profile::span(Operation::Linear, 2 * tokens * rows * columns, size);
-    let weight = weight_in(weight, x.kind());
-    match side {
-        Side::Transposed => x.mm(&weight.tr()),
-        Side::Plain => x.mm(&weight),
-    }
-}
-
 /// A weight in a dtype.
 ///
 /// # Shapes
 /// Result: `[R, C]`.
 pub(crate) fn weight_in(weight: &WeightOn<LibTorch>, kind: Kind) -> Tensor {
     match weight {
-        WeightOn::Dense(weight) => weight.tensor.to_kind(kind),
+        WeightOn::Dense(weight) => in_kind(&weight.tensor, kind),
         WeightOn::Quantised(weight) => weight.torch().widened(kind),
     }
 }

@@ -27,15 +27,16 @@ impl LoraLinearForms for Flex {
         b: FlexTensor,
         scale: f64,
         dropout: Option<Dropout>,
-    ) -> FlexTensor {
+    ) -> (FlexTensor, Option<FlexTensor>) {
         let [a, b] = [a, b].map(flex::widened);
         if flex::is_half(&x) {
             if flex::has_half_products() {
-                return halves::forward(x, weight, [a, b], scale, dropout.as_ref());
+                let y = halves::forward(x, weight, [a, b], scale, dropout.as_ref());
+                return (y, None);
             }
             let wide = flex::widened(x);
-            let y = Self::low_rank_linear_form(wide, weight, a, b, scale, dropout);
-            return flex::narrowed(y);
+            let (y, low) = Self::low_rank_linear_form(wide, weight, a, b, scale, dropout);
+            return (flex::narrowed(y), low);
         }
         let [x, a, b] = [x, a, b].map(contiguous);
         let weight = flex::held(weight);
@@ -51,7 +52,7 @@ impl LoraLinearForms for Flex {
         let input = input(values(&x), dropout.as_ref());
         let low = down(&input, values(&a), rank, scale as f32); // [T, r]
         up_transposed(&low, values(&b), rank, &mut y);
-        flex::tensor(y, [tokens, out])
+        (flex::tensor(y, [tokens, out]), None)
     }
 
     fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {

@@ -123,6 +123,7 @@ fn plain_gradient<B: LinearForms>(adapted: Adapted<B>, dy: FloatTensor<B>) -> Ad
         scale,
         dropout,
         below,
+        ..
     } = adapted;
     let of = |[x, weight, a, b]: [_; 4]| {
         plain::<Autodiff<B>>([x, weight, a, b], scale, dropout.as_ref())
@@ -176,6 +177,8 @@ pub struct Adapted<B: Backend> {
     pub scale: f64,
     /// Dropout of the branch's input.
     pub dropout: Option<Dropout>,
+    /// `s · x' Aᵀ`, `[T, r]`, if the forward pass kept it.
+    pub low: Option<FloatTensor<B>>,
     /// Whether the gradient of `x` is needed.
     pub below: bool,
 }
@@ -196,7 +199,7 @@ pub trait LoraLinearForms: LinearForms {
     /// Whether they are fused.
     const FUSED: bool = false;
 
-    /// See [`lora_linear`].
+    /// The result of [`lora_linear`], and [`Adapted::low`] if the backward pass takes it.
     fn low_rank_linear_form(
         x: FloatTensor<Self>,
         weight: WeightOn<Self>,
@@ -204,8 +207,9 @@ pub trait LoraLinearForms: LinearForms {
         b: FloatTensor<Self>,
         scale: f64,
         dropout: Option<Dropout>,
-    ) -> FloatTensor<Self> {
-        by_reference::<Self>(x, weight, [a, b], scale, dropout.as_ref())
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>) {
+        let y = by_reference::<Self>(x, weight, [a, b], scale, dropout.as_ref());
+        (y, None)
     }
 
     /// The gradients of the inputs except the weight's, from the gradient of the result.
@@ -226,7 +230,7 @@ impl<B: LoraLinearForms> LoraLinearBackend for B {
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<B> {
-        result::<B>(x, WeightOn::Dense(weight), [a, b], scale, dropout)
+        result::<B>(x, WeightOn::Dense(weight), [a, b], scale, dropout).0
     }
 
     fn quantised_low_rank_linear(
@@ -237,7 +241,7 @@ impl<B: LoraLinearForms> LoraLinearBackend for B {
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<B> {
-        result::<B>(x, WeightOn::Quantised(weight), [a, b], scale, dropout)
+        result::<B>(x, WeightOn::Quantised(weight), [a, b], scale, dropout).0
     }
 }
 
@@ -260,9 +264,10 @@ fn result<B: LoraLinearForms>(
     [a, b]: [FloatTensor<B>; 2],
     scale: f64,
     dropout: Option<Dropout>,
-) -> FloatTensor<B> {
+) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
     if reference::is_chosen(Operation::LowRank) {
-        return by_reference::<B>(x, weight, [a, b], scale, dropout.as_ref());
+        let y = by_reference::<B>(x, weight, [a, b], scale, dropout.as_ref());
+        return (y, None);
     }
     B::low_rank_linear_form(x, weight, a, b, scale, dropout)
 }
@@ -349,7 +354,7 @@ fn recorded<B: LoraLinearForms, C: CheckpointStrategy>(
         .stateful();
     let (x, a, b) = (x.into_primitive(), a.into_primitive(), b.into_primitive());
     let branch = [a.clone(), b.clone()];
-    let y = result(x.clone(), weight.clone(), branch, scale, dropout.clone());
+    let (y, low) = result(x.clone(), weight.clone(), branch, scale, dropout.clone());
     match prepared {
         OpsKind::Tracked(prep) => {
             let adapted = Adapted {
@@ -359,6 +364,7 @@ fn recorded<B: LoraLinearForms, C: CheckpointStrategy>(
                 b,
                 scale,
                 dropout,
+                low,
                 below,
             };
             prep.finish(adapted, y)
@@ -368,151 +374,4 @@ fn recorded<B: LoraLinearForms, C: CheckpointStrategy>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::devices::{self, on};
-    use crate::linear_reference;
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
-    use proptest::prelude::*;
-
-    type Adapted = fn(Tensor<2>, Tensor<2>, LowRank) -> Tensor<2>;
-
-    /// Result and gradients of `sum(f(x, w, branch) · seed)`.
-    fn run(
-        f: Adapted,
-        x: &Tensor<2>,
-        w: &Tensor<2>,
-        branch: &LowRank,
-        seed: &Tensor<2>,
-    ) -> Vec<TensorData> {
-        let leaves = [x, &branch.a, &branch.b].map(|leaf| leaf.clone().require_grad());
-        let [x, a, b] = leaves.clone();
-        let branch = LowRank {
-            a,
-            b,
-            ..branch.clone()
-        };
-        let y = f(x, w.clone(), branch);
-        let grads = (y.clone() * seed.clone()).sum().backward();
-        let gradients = leaves.map(|leaf| leaf.grad(&grads).unwrap().into_data());
-        std::iter::once(y.inner().into_data())
-            .chain(gradients)
-            .collect()
-    }
-
-    /// The branch on another device.
-    fn moved(branch: &LowRank, device: &Device) -> LowRank {
-        LowRank {
-            a: on(device, &branch.a),
-            b: on(device, &branch.b),
-            ..branch.clone()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn equals_the_reference(
-            t in 1_usize..70,
-            i in 1_usize..70,
-            o in 1_usize..70,
-            r in 1_usize..20,
-            half: bool,
-            masked: bool,
-        ) {
-            let device = Device::flex().autodiff();
-            let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-            let (x, w, seed) = (random([t, i]), random([o, i]), random([t, o]));
-            let w = if half { w.cast(DType::BF16) } else { w };
-            let branch = LowRank {
-                a: random([r, i]),
-                b: random([o, r]),
-                scale: 0.5,
-                dropout: masked.then(|| Dropout {
-                    keys: (0..t as u64).collect(),
-                    site: 3,
-                    probability: 0.3,
-                }),
-            };
-            let reference = run(lora_linear_reference, &x, &w, &branch, &seed);
-            for device in devices::all() {
-                let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
-                for fused in devices::forms(|| run(lora_linear, &x, &w, &moved(&branch, &device), &seed)) {
-                    for (fused, reference) in fused.iter().zip(&reference) {
-                        // up to 1400 terms of order one, summed in two orders
-                        fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-4).set_absolute(1e-3));
-                    }
-                }
-            }
-            for device in devices::all() {
-                let [x, seed] = [&x, &seed].map(devices::rounded);
-                let reference = run(lora_linear_reference, &x, &w, &branch, &seed);
-                let without_signs = LowRank {
-                    a: branch.a.clone().abs(),
-                    b: branch.b.clone().abs(),
-                    ..branch.clone()
-                };
-                let [positive_x, positive_seed] = [&x, &seed].map(|of| of.clone().abs());
-                let w_sizes = w.clone().cast(DType::F32).abs();
-                let sums = run(lora_linear_reference, &positive_x, &w_sizes, &without_signs, &positive_seed);
-                let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
-                for fused in devices::forms(|| run(lora_linear, &x, &on(&device, &w), &moved(&branch, &device), &seed)) {
-                    for ((fused, reference), sums) in fused.iter().zip(&reference).zip(&sums) {
-                        // roundings: the weight, A and B, their input, their inner result, and the sums
-                        devices::assert_near(fused, reference, 6.0, devices::largest(sums));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn equals_the_composed_weight() {
-        let device = Device::flex();
-        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-        let (x, w, a, b) = (
-            random([4, 6]),
-            random([5, 6]),
-            random([2, 6]),
-            random([5, 2]),
-        );
-        let composed = linear_reference(x.clone(), w.clone() + b.clone().matmul(a.clone()) * 0.5);
-        let branch = LowRank {
-            a,
-            b,
-            scale: 0.5,
-            dropout: None,
-        };
-        // twelve terms of order one, summed in two orders
-        lora_linear(x, w, branch)
-            .into_data()
-            .assert_approx_eq::<f32>(&composed.into_data(), Tolerance::absolute(1e-5));
-    }
-
-    #[test]
-    fn dropout_affects_only_the_low_rank_branch() {
-        let device = Device::flex();
-        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-        let (x, w, a, b) = (
-            random([4, 6]),
-            random([5, 6]),
-            random([2, 6]),
-            random([5, 2]),
-        );
-        let branch = LowRank {
-            a,
-            b,
-            scale: 0.5,
-            // keeps one feature in 2³²
-            dropout: Some(Dropout {
-                keys: (0..4).collect(),
-                site: 0,
-                probability: 1.0 - 1e-12,
-            }),
-        };
-        let expected = crate::linear(x.clone(), w.clone());
-        lora_linear(x, w, branch)
-            .into_data()
-            .assert_eq(&expected.into_data(), true);
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! The form on libtorch: ATen's fused kernels on a GPU, the formula on a processor.
+//! The form on libtorch: on a GPU one pass by a kernel of `rms_norm.cu`, or else ATen's fused kernels, the formula on a
+//! processor.
 //!
 //! `_fused_rms_norm` and its backward function have these signatures in torch 2.9 to 2.11.
 //!
@@ -9,16 +10,57 @@ use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
 use super::RmsNormForms;
+use crate::OptionalKernel;
+use crate::libtorch::cuda::{self, Argument, Kernel};
 use crate::libtorch::{aten, bytes, fresh};
 use crate::profile::{self, Operation};
+
+/// Names of the kernels: for each dtype of `x`, and of the weight, with several elements at a time and with single ones.
+struct Names {
+    f32: [[&'static str; 2]; 2],
+    bf16: [[&'static str; 2]; 2],
+}
+
+const FORWARD: Names = Names {
+    f32: [
+        ["rms_norm_f32", "rms_norm_f32_single"],
+        ["rms_norm_f32_by_bf16", "rms_norm_f32_by_bf16_single"],
+    ],
+    bf16: [
+        ["rms_norm_bf16_by_f32", "rms_norm_bf16_by_f32_single"],
+        ["rms_norm_bf16", "rms_norm_bf16_single"],
+    ],
+};
+const BACKWARD: Names = Names {
+    f32: [
+        ["rms_norm_backward_f32", "rms_norm_backward_f32_single"],
+        [
+            "rms_norm_backward_f32_by_bf16",
+            "rms_norm_backward_f32_by_bf16_single",
+        ],
+    ],
+    bf16: [
+        [
+            "rms_norm_backward_bf16_by_f32",
+            "rms_norm_backward_bf16_by_f32_single",
+        ],
+        ["rms_norm_backward_bf16", "rms_norm_backward_bf16_single"],
+    ],
+};
 
 impl RmsNormForms for LibTorch {
     const FUSED: bool = true;
 
     fn rms_norm_form(x: TchTensor, weight: TchTensor, eps: f64) -> TchTensor {
-        let x = x.tensor;
+        let [x, weight] = [x.tensor, weight.tensor];
         let _span = profile::span(Operation::RmsNorm, 4 * x.numel(), 2 * bytes(&[&x]));
-        fresh(norm(&x, &weight.tensor, eps).0)
+        if let Some((kernel, threads)) = kernel(&[&x], &weight, &FORWARD) {
+            let y = x.empty_like();
+            let tensors = [&x, &weight, &y].map(Argument::Tensor);
+            launch(kernel, threads, &tensors, &x, eps);
+            return fresh(y);
+        }
+        fresh(norm(&x, &weight, eps).0)
     }
 
     fn rms_norm_gradient(
@@ -30,6 +72,12 @@ impl RmsNormForms for LibTorch {
     ) -> (TchTensor, Option<TchTensor>) {
         let [x, weight, dy] = [x.tensor, weight.tensor, dy.tensor];
         let _span = profile::span(Operation::RmsNorm, 10 * x.numel(), 3 * bytes(&[&x]));
+        if !trained && let Some((kernel, threads)) = kernel(&[&x, &dy], &weight, &BACKWARD) {
+            let dx = x.empty_like();
+            let tensors = [&x, &weight, &dy, &dx].map(Argument::Tensor);
+            launch(kernel, threads, &tensors, &x, eps);
+            return (fresh(dx), None);
+        }
         if x.device().is_cuda() {
             let (_, s) = norm(&x, &weight, eps);
             let weight = weight.to_kind(x.kind());
@@ -62,4 +110,51 @@ fn norm(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Tensor) {
 /// `1 / sqrt(mean(x²) + eps)`, `[T, 1]`.
 fn scale(x: &Tensor, eps: f64) -> Tensor {
     (x.square().mean_dim(-1, true, Kind::Float) + eps).rsqrt()
+}
+
+/// The kernel for tensors `[T, H]`, and the threads of a block.
+fn kernel(tensors: &[&Tensor], weight: &Tensor, names: &Names) -> Option<(Kernel, usize)> {
+    let [first, ..] = tensors else { return None };
+    let kind = first.kind();
+    let (names, width) = match kind {
+        Kind::Float => (&names.f32, 4),
+        Kind::BFloat16 => (&names.bf16, 8),
+        _ => return None,
+    };
+    let names = match weight.kind() {
+        Kind::Float => names[0],
+        Kind::BFloat16 => names[1],
+        _ => return None,
+    };
+    let are_plain = tensors
+        .iter()
+        .all(|of| of.kind() == kind && of.is_contiguous());
+    if !are_plain || !weight.is_contiguous() {
+        return None;
+    }
+    let features = weight.size()[0];
+    // a pack of the weight can have 32 bytes
+    let mut places = tensors
+        .iter()
+        .chain([&weight])
+        .map(|of| of.data_ptr().addr());
+    let is_aligned = features % width == 0 && places.all(|place| place % 32 == 0);
+    let (name, width) = if is_aligned {
+        (names[0], width)
+    } else {
+        (names[1], 1)
+    };
+    let kernel = cuda::RMS_NORM.kernel(OptionalKernel::RmsNorm, name, first)?;
+    let threads = ((features / width) as usize).next_multiple_of(32).min(512);
+    Some((kernel, threads))
+}
+
+/// Runs a kernel on a block for each token.
+fn launch(kernel: Kernel, threads: usize, tensors: &[Argument<'_>], x: &Tensor, eps: f64) {
+    let [tokens, features] = x.size()[..] else {
+        unreachable!("tokens have one axis of features")
+    };
+    let mut arguments = tensors.to_vec();
+    arguments.extend([Argument::Int(features), Argument::Float(eps)]);
+    kernel.on_blocks([tokens as usize, 1, 1], threads, 0, &arguments);
 }

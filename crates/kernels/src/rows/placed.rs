@@ -19,6 +19,17 @@ pub(crate) struct Placed {
     pub(crate) longest: [i64; 2],
     /// Indices of the keys of each row, row after row; `None` if they are `0..S`.
     pub(crate) keys: Option<Tensor>,
+    /// Where each key is in `keys`; `None` if `keys` is.
+    pub(crate) seen: Option<Seen>,
+}
+
+/// The places of each key, key after key.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Offset of each key's places, and the end of the last one's: `[S + 1]`, in i32.
+    pub(crate) starts: Tensor,
+    /// The places, in i32.
+    pub(crate) places: Tensor,
 }
 
 /// The rows on the device that used them last. They are copied once for all layers.
@@ -78,12 +89,37 @@ impl Rows {
             .map(|key| key as i64)
             .collect();
         let lies_so = order.iter().copied().eq(0..self.keys as i64);
+        let seen = || {
+            let [starts, places] =
+                seen(&order, self.keys).map(|of| uploaded(&Tensor::from_slice(&of), device));
+            Seen { starts, places }
+        };
         Placed {
+            seen: (!lies_so).then(seen),
             starts: [starts(queries), starts(keys)],
             longest: [longest(queries), longest(keys)],
             keys: (!lies_so).then(|| uploaded(&Tensor::from_slice(&order), device)),
         }
     }
+}
+
+/// The offsets and places of [`Seen`].
+fn seen(order: &[i64], keys: usize) -> [Vec<i32>; 2] {
+    let mut starts = vec![0; keys + 1];
+    for key in order {
+        starts[*key as usize + 1] += 1;
+    }
+    for key in 0..keys {
+        starts[key + 1] += starts[key];
+    }
+    let mut next = starts.clone();
+    let mut places = vec![0; order.len()];
+    for (place, key) in order.iter().enumerate() {
+        let at = &mut next[*key as usize];
+        places[*at as usize] = place as i32;
+        *at += 1;
+    }
+    [starts, places]
 }
 
 #[cfg(test)]
@@ -116,6 +152,9 @@ mod tests {
         assert_eq!(placed.longest, [2, 4]);
         let keys = placed.keys.as_ref().unwrap();
         assert_eq!(list(keys), [0, 1, 0, 1, 2, 0, 1, 3, 4]);
+        let seen = placed.seen.as_ref().unwrap();
+        assert_eq!(list(&seen.starts), [0, 3, 6, 7, 8, 9]);
+        assert_eq!(list(&seen.places), [0, 2, 5, 1, 3, 6, 4, 7, 8]);
         assert!(Arc::ptr_eq(&placed, &rows.clone().on_device(Device::Cpu)));
     }
 }

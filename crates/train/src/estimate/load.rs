@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use simmer_data::Dataset;
-use simmer_model::Sequence;
+use simmer_model::Sharing;
 
 use super::steps::first_steps;
 use crate::error::TrainError;
@@ -29,13 +29,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Packs the first steps of a run, as training will do; rows up to `shared_up_to` tokens share prefixes.
+    /// Packs the first steps of a run, as training will do; rows share prefixes by `sharing`.
     ///
     /// # Errors
     /// As [`Dataset::batch`].
     pub(super) fn of(
         recipe: &Recipe,
-        shared_up_to: Option<usize>,
+        sharing: Sharing,
         data: &mut Dataset,
         budget: usize,
     ) -> Result<Load, TrainError> {
@@ -61,9 +61,7 @@ impl Load {
                     .map(|row| &micro_batch.tokens[row[0]..row[1]])
                     .collect();
                 let tokens = if shares {
-                    Sequence::sharing_prefixes(&rows, shared_up_to)
-                        .sequence
-                        .len()
+                    sharing.packed(&rows).sequence.len()
                 } else {
                     micro_batch.tokens.len()
                 };

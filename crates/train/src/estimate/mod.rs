@@ -22,7 +22,7 @@ use simmer_files::size::{duration, grouped, plural, readable, with_prefix};
 use simmer_kernels::Capabilities;
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Offload, Precision};
-use simmer_model::{Recompute, device};
+use simmer_model::{Recompute, Sharing, device};
 
 pub use load::Load;
 pub use memory::Parts;
@@ -171,8 +171,11 @@ pub fn estimate(
         None => Room::here(&device),
     };
     let recompute = recipe.train.recompute;
-    let shared_up_to = base.config.same_frequencies_up_to();
-    let mut load = |tokens| Load::of(recipe, shared_up_to, data, tokens);
+    let sharing = Sharing {
+        up_to: base.config.same_frequencies_up_to(),
+        from: device.shares_from,
+    };
+    let mut load = |tokens| Load::of(recipe, sharing, data, tokens);
     let (micro_batch_tokens, load) = match recipe.train.micro_batch_tokens {
         MicroBatchTokens::Tokens(tokens) => (tokens, load(tokens)?),
         MicroBatchTokens::Auto => subject.auto(load, room, &device)?,

@@ -28,6 +28,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Attended, AttentionForms, Scores};
 use crate::OptionalKernel;
 use crate::libtorch::aten::{self, Packed};
+use crate::libtorch::cuda::{self, Argument, variant};
 use crate::libtorch::{bytes, fresh};
 use crate::profile::{self, Operation};
 use crate::rows::{Placed, Row, Rows};
@@ -218,10 +219,40 @@ fn scattered(of: Tensor, placed: &Placed, keys: usize) -> Tensor {
     let Some(index) = &placed.keys else {
         return of;
     };
+    if let Some(sums) = summed(&of, placed, keys) {
+        return sums;
+    }
     let [_, heads, dim] = sizes(&of);
     let mut sums = Tensor::zeros([keys as i64, heads, dim], (Kind::Float, of.device()));
     let _ = sums.index_put_(&[Some(index)], &of.to_kind(Kind::Float), true);
     sums.to_kind(of.kind())
+}
+
+/// [`scattered`] by a kernel of `sum_rows.cu`, if it computes this tensor.
+fn summed(of: &Tensor, placed: &Placed, keys: usize) -> Option<Tensor> {
+    const NAMES: [[&str; 2]; 2] = [
+        ["sum_rows_f32", "sum_rows_f32_single"],
+        ["sum_rows_bf16", "sum_rows_bf16_single"],
+    ];
+    let seen = placed.seen.as_ref()?;
+    let [_, heads, dim] = sizes(of);
+    let features = heads * dim;
+    if !of.is_contiguous() {
+        return None;
+    }
+    let (name, width) = variant(&[of], &[features], NAMES)?;
+    let kernel = cuda::SUM_ROWS.kernel(OptionalKernel::SumRows, name, of)?;
+    let sums = Tensor::empty([keys as i64, heads, dim], (of.kind(), of.device()));
+    let arguments = [
+        Argument::Tensor(of),
+        Argument::Tensor(&seen.starts),
+        Argument::Tensor(&seen.places),
+        Argument::Tensor(&sums),
+        Argument::Int(features),
+    ];
+    let threads = ((features / width) as usize).next_multiple_of(32).min(512);
+    kernel.on_blocks([keys, 1, 1], threads, 0, &arguments);
+    Some(sums)
 }
 
 /// Minus infinity for the keys that a piece's queries do not see, else zero, `[t, s]`; `None` if they
