@@ -129,6 +129,11 @@ impl Decoding {
         self.inputs.memory.logits()
     }
 
+    /// Launches the operations of each step, for a reason: one of them cannot be recorded.
+    pub fn record_no_step(&mut self, reason: &str) {
+        self.graph = Recorded::Never(reason.to_owned());
+    }
+
     /// Why steps are not recorded, if they were run without that.
     pub fn not_recorded(&self) -> Option<&str> {
         match &self.graph {
