@@ -204,7 +204,7 @@ fn steps_of_fixed_operations_change_no_text() {
             let mut counts = vec![0; prompts.len()];
             let mut on_token = |text: usize, _| {
                 counts[text] += 1;
-                if counts[text] > 20 * text {
+                if counts[text] > 2 * text {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
@@ -212,13 +212,13 @@ fn steps_of_fixed_operations_change_no_text() {
             };
             let mut kept = KeptPrefix::with_steps(in_steps);
             let mut found = model
-                .generate_batch_after(&mut kept, &prompts, 90, &[], &mut on_token)
+                .generate_batch_after(&mut kept, &prompts, 9, &[], &mut on_token)
                 .unwrap();
             for prompt in &prompts[..2] {
                 let mut cache = KvCache::with_steps(in_steps);
                 let mut go_on = |_| ControlFlow::Continue(());
                 let tokens = prompt.tokens;
-                let alone = model.generate(tokens, &mut cache, 40, &eos, &sampling, &mut go_on);
+                let alone = model.generate(tokens, &mut cache, 4, &eos, &sampling, &mut go_on);
                 found.push(alone.unwrap());
             }
             found

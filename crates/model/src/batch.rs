@@ -325,7 +325,10 @@ impl<'a> Seats<'a> {
             },
         });
         let next: Vec<NewestToken<'_>> = next.collect();
-        let logits = Steps::next(&mut self.steps, model, cache, &next, end)?;
+        if !Steps::fit_or_new(&mut self.steps, model, cache, &next, end) {
+            return None;
+        }
+        let logits = self.steps.as_mut()?.run(cache, &next, end);
         let rows = logits.chunks(model.config().vocab_size).zip(&self.texts);
         let rows = rows.filter(|(_, number)| !texts[**number].ended);
         Some(rows.flat_map(|(logits, _)| logits).copied().collect())

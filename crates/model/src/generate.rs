@@ -2,6 +2,7 @@
 //!
 //! Axes: T tokens, V vocabulary.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, activation, s};
@@ -172,12 +173,13 @@ impl LlamaForCausalLM {
         scored
     }
 
-    fn next_logits<'a>(
+    /// The logits of a text's next token, `[V]`.
+    fn next_logits<'a, 's>(
         &'a self,
         text: &[u32],
         cache: &mut KvCache,
-        steps: &mut Option<Steps<'a>>,
-    ) -> Vec<f32> {
+        steps: &'s mut Option<Steps<'a>>,
+    ) -> Cow<'s, [f32]> {
         let most = self.config().same_frequencies_up_to();
         if most.is_some_and(|most| cache.len() <= most && text.len() > most) {
             // the keys have the frequencies of shorter texts; transformers' Phi-3 computes them again, too
@@ -192,15 +194,18 @@ impl LlamaForCausalLM {
                 token: newest,
                 keys: std::slice::from_ref(&keys),
             };
-            if let Some(logits) = Steps::next(steps, self, cache, &[next], keys.end) {
-                return logits.to_vec();
+            if Steps::fit_or_new(steps, self, cache, &[next], keys.end)
+                && let Some(steps) = steps
+            {
+                return steps.run(cache, &[next], keys.end).into();
             }
+        } else {
+            *steps = None;
         }
-        *steps = None;
         let sequence = Sequence::continuing(&text[cache.len()..], cache.len());
         let last = sequence.len() - 1;
         let hidden = self.hidden(&sequence, Some(cache)).slice(s![last..=last]); // [1, H]
-        values(self.logits(hidden))
+        values(self.logits(hidden)).into()
     }
 
     pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {

@@ -40,19 +40,23 @@ impl<'a> Steps<'a> {
         chosen && model.pages.is_none()
     }
 
-    /// Steps that begin with these tokens; `None` if the device has no steps, or if the texts have different rotary frequencies.
+    /// Steps that begin with these tokens, after which the cache has length `end`; `None` if the device has no steps, or if the
+    /// texts have different rotary frequencies.
     fn new(
         model: &'a LlamaForCausalLM,
         cache: &mut KvCache,
         next: &[NewestToken<'_>],
+        end: usize,
     ) -> Option<Self> {
         let frequencies = model.frequencies(next)?;
         let longest = next.iter().map(|token| token.position() + 1).max()?;
-        let places = next.iter().map(|token| token.place() + 1).max()?;
-        let room = longest.max(ROOM).next_power_of_two();
-        let places = cache.reserve(places);
+        let room = (longest + ROOM / 2).max(ROOM).next_power_of_two();
+        let places = cache.reserve(end);
         let device = model.device();
-        let decoding = Decoding::new(next, room, model.config.vocab_size, &device)?;
+        let mut decoding = Decoding::new(next, room, model.config.vocab_size, &device)?;
+        if model.has_token_rows() {
+            decoding.record_no_step("the trained rows of tokens are found by a list of the host");
+        }
         let rotary = KINDS.map(|kind| {
             let settings = RotarySettings::of(&model.config, kind);
             model
@@ -69,35 +73,39 @@ impl<'a> Steps<'a> {
         })
     }
 
-    /// The logits of the texts' newest tokens, whose keys are written to the cache, which has length `end` afterwards: `[B, V]`, row
-    /// after row. The steps so far go on if they fit. `None` if there are no such steps; nothing has changed then.
-    pub(crate) fn next<'s>(
-        steps: &'s mut Option<Self>,
+    /// Whether there are steps for these tokens, after which the cache has length `end`: those so far if they fit, or else new ones.
+    pub(crate) fn fit_or_new(
+        steps: &mut Option<Self>,
         model: &'a LlamaForCausalLM,
         cache: &mut KvCache,
         next: &[NewestToken<'_>],
         end: usize,
-    ) -> Option<&'s [f32]> {
-        if steps.as_ref().is_none_or(|steps| !steps.fit(next)) {
+    ) -> bool {
+        if steps.as_ref().is_none_or(|steps| !steps.fit(next, end)) {
             // its memory is free for the next ones
             *steps = None;
-            *steps = Self::new(model, cache, next);
+            *steps = Self::new(model, cache, next, end);
         }
-        let steps = steps.as_mut()?;
-        cache.reach(end);
-        Some(steps.run(cache, next))
+        steps.is_some()
     }
 
-    fn fit(&self, next: &[NewestToken<'_>]) -> bool {
+    fn fit(&self, next: &[NewestToken<'_>], end: usize) -> bool {
         let room = self.decoding.room();
         self.texts == next.len()
-            && next
-                .iter()
-                .all(|token| token.position() < room && token.place() < self.places)
+            && end <= self.places
+            && next.iter().all(|token| token.position() < room)
             && self.model.frequencies(next) == Some(self.frequencies)
     }
 
-    fn run(&mut self, cache: &mut KvCache, next: &[NewestToken<'_>]) -> &[f32] {
+    /// The logits of the texts' newest tokens, for which these steps are, `[B, V]`, row after row. Their keys are written to the
+    /// cache, which has length `end` afterwards.
+    pub(crate) fn run(
+        &mut self,
+        cache: &mut KvCache,
+        next: &[NewestToken<'_>],
+        end: usize,
+    ) -> &[f32] {
+        cache.reach(end);
         let Self {
             model,
             rotary,
@@ -133,6 +141,15 @@ impl LlamaForCausalLM {
     pub(crate) fn has_positions(&self, kind: Positions) -> bool {
         let mut layers = self.model.layers.iter();
         layers.any(|layer| layer.place.positions == kind)
+    }
+
+    /// Whether some rows of the embedding or of the head are trained.
+    fn has_token_rows(&self) -> bool {
+        let rows = [
+            &self.model.embed_tokens.token_adapter,
+            &self.lm_head.token_adapter,
+        ];
+        rows.into_iter().any(Option::is_some)
     }
 
     /// A length of texts with the rotary frequencies of these, by kind of positions; `None` if they have different ones.

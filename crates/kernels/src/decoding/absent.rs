@@ -46,6 +46,10 @@ impl Decoding {
         match self.0 {}
     }
 
+    pub fn record_no_step(&mut self, _reason: &str) {
+        match self.0 {}
+    }
+
     pub fn not_recorded(&self) -> Option<&str> {
         match self.0 {}
     }

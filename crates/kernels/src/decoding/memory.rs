@@ -2,6 +2,8 @@
 //!
 //! Axes as in [`super`].
 
+use std::cell::OnceCell;
+
 use tch::{Device, Kind, Tensor};
 
 use super::NewestToken;
@@ -22,6 +24,8 @@ pub(super) struct Memory {
     pub(super) columns: Tensor,
     /// `[B, V]`, f32, where the host reads them.
     logits: Tensor,
+    /// Of the kernels: what blocks found, and how many have finished.
+    scratch: OnceCell<[Tensor; 2]>,
 }
 
 impl Memory {
@@ -48,6 +52,7 @@ impl Memory {
             table: uploaded(&Tensor::from_slice(&table), device).view([count, room]),
             columns: Tensor::arange(room, ints),
             logits: shared_memory([count, vocabulary as i64], Kind::Float, device),
+            scratch: OnceCell::new(),
         }
     }
 
@@ -99,6 +104,19 @@ impl Memory {
         unsafe {
             std::slice::from_raw_parts(self.logits.data_ptr().cast::<f32>(), self.logits.numel())
         }
+    }
+
+    /// At least so many numbers in f32, and counters in i32, which are zeros between kernels. `None` if earlier calls asked for fewer.
+    pub(super) fn scratch(&self, numbers: i64, counters: i64) -> Option<&[Tensor; 2]> {
+        let device = self.device();
+        let scratch = self.scratch.get_or_init(|| {
+            [
+                Tensor::empty([numbers], (Kind::Float, device)),
+                Tensor::zeros([counters], (Kind::Int, device)),
+            ]
+        });
+        let sizes = scratch.each_ref().map(|of| of.numel() as i64);
+        (sizes[0] >= numbers && sizes[1] >= counters).then_some(scratch)
     }
 
     pub(super) fn tokens(&self) -> Tensor {

@@ -19,6 +19,8 @@ mod absent;
 #[cfg(feature = "libtorch")]
 mod attention;
 #[cfg(feature = "libtorch")]
+mod kernel;
+#[cfg(feature = "libtorch")]
 mod memory;
 #[cfg(feature = "libtorch")]
 mod present;

@@ -11,7 +11,7 @@ use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, LibTorch, back
 use burn::tensor::{Device, Int, Tensor};
 
 use super::memory::Memory;
-use super::{NewestToken, attention};
+use super::{NewestToken, attention, kernel};
 use crate::backends::torch_device;
 use crate::libtorch::graph::Graph;
 use crate::libtorch::{cpu, fresh, wait};
@@ -127,6 +127,11 @@ impl Decoding {
         }
         wait(device);
         self.inputs.memory.logits()
+    }
+
+    /// Launches the operations of each step, for a reason: one of them cannot be recorded.
+    pub fn record_no_step(&mut self, reason: &str) {
+        self.graph = Recorded::Never(reason.to_owned());
     }
 
     /// Why steps are not recorded, if they were run without that.
@@ -247,6 +252,10 @@ impl StepBackend for LibTorch {
     ) -> TchTensor {
         let _span = profile::span(Operation::Attention, 0, 0);
         let cache = [&keys.tensor, &values.tensor];
+        let qkv = [&q.tensor, &k.tensor, &v.tensor];
+        if let Some(y) = kernel::attend(&memory, qkv, None, cache, scores) {
+            return fresh(y);
+        }
         attention::write(&memory, [&k.tensor, &v.tensor], cache);
         fresh(attention::attend(&memory, &q.tensor, cache, scores))
     }
@@ -262,6 +271,12 @@ impl StepBackend for LibTorch {
         memory: Rc<Memory>,
         scores: Scores,
     ) -> TchTensor {
+        let cache = [&keys.tensor, &values.tensor];
+        let qkv = [&q.tensor, &k.tensor, &v.tensor];
+        let rotary = Some([&cos.tensor, &sin.tensor]);
+        if let Some(y) = kernel::attend(&memory, qkv, rotary, cache, scores) {
+            return fresh(y);
+        }
         let [q, k] = [q, k].map(|of| Self::rope_form(of, cos.clone(), sin.clone(), false));
         Self::attend_in_step(q, k, v, keys, values, memory, scores)
     }

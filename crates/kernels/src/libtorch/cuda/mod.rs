@@ -53,10 +53,18 @@ pub(crate) static GATED: Source = source!("gated");
 pub(crate) static RMS_NORM: Source = source!("rms_norm");
 pub(crate) static CROSS_ENTROPY: Source = source!("cross_entropy");
 pub(crate) static SUM_ROWS: Source = source!("sum_rows");
+pub(crate) static DECODE_ATTENTION: Source = source!("decode_attention");
 
 /// All of them.
 #[cfg(test)]
-static SOURCES: [&Source; 5] = [&ROPE, &GATED, &RMS_NORM, &CROSS_ENTROPY, &SUM_ROWS];
+static SOURCES: [&Source; 6] = [
+    &ROPE,
+    &GATED,
+    &RMS_NORM,
+    &CROSS_ENTROPY,
+    &SUM_ROWS,
+    &DECODE_ATTENTION,
+];
 
 /// A compiled kernel on a GPU.
 #[derive(Debug, Clone, Copy)]
