@@ -140,6 +140,7 @@ impl Kind {
             is_asynchronous: false,
             reads_in_place: true,
             updates_in_place: false,
+            keeps_low: false,
             overhead: Overhead {
                 program: PROGRAM,
                 fragmentation: 0.05,
@@ -153,6 +154,7 @@ impl Kind {
             computes: &[DType::F32, DType::BF16],
             reads_in_place: false,
             updates_in_place: true,
+            keeps_low: true,
             overhead: Overhead {
                 program: PROGRAM + THREADS_OF_LIBTORCH,
                 fragmentation: 0.4, // its operations also make copies

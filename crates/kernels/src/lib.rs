@@ -78,8 +78,9 @@ pub use linear_cross_entropy::{
 };
 pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{
-    Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearForms, LowRank, lora_linear,
-    lora_linear_reference,
+    Adapted, AdaptedGradients, GradientsForm, Layer, LayerOn, LoraLinearBackend, LoraLinearForms,
+    LowRank, Lows, MOST_TOGETHER, ResultsForm, Together, TogetherForms, TogetherGradients,
+    TogetherResults, lora_linear, lora_linear_reference, lora_linears,
 };
 pub use memory::{Amounts, Memory};
 pub use operation::{Operation, Operations};
