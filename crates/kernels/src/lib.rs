@@ -31,6 +31,7 @@ mod flat;
 mod flex;
 mod frozen;
 mod gated;
+mod given_gradient;
 mod instructions;
 #[cfg(feature = "libtorch")]
 mod libtorch;
@@ -68,6 +69,7 @@ pub use flat::{
 };
 pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn};
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
+pub use given_gradient::{GivenGradientBackend, given_gradient};
 pub use instructions::{Instructions, instructions};
 #[cfg(feature = "libtorch")]
 pub use libtorch::{Communicator, Nccl, ProcessGroup, Rendezvous, Transfer};
