@@ -22,7 +22,7 @@ WARM_STEPS = 2
 LEAST_SECONDS = 1
 PROFILED_STEPS = 6
 # The line of `train --profile` with the share of the time in which the GPU is idle.
-IDLE = re.compile(r"^nothing: GPU idle .* ([\d.]+)%$", re.MULTILINE)
+IDLE = re.compile(r"^(?:nothing: )?GPU idle .* ([\d.]+)%$", re.MULTILINE)
 TINY = ROOT / "data" / "tiny-base"
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL_LINEAR = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
