@@ -39,8 +39,17 @@ SPARE_MIB = 10 << 10
 LONG_STEPS, LONG_GROUPS, LONG_ROWS = 6, 4, 2
 # Layers of the 8B shape that `kernels` measures a kernel on.
 KERNEL_LAYERS = 4
-# The operation of a profile, and the tests, of each kernel that is off by default.
-OPTIONAL = {"cudnn_attention": ("attention", "attention::")}
+# The operation of a training's profile, if there is one, and the tests of each kernel that can be switched.
+OPTIONAL = {
+    "cudnn_attention": ("attention", "attention::"),
+    "rope": ("rope", "rope::"),
+    "gated": ("gated", "gated::"),
+    "rms_norm": ("rms_norm", "rms_norm::"),
+    "sum_rows": ("attention", "attention::"),
+    "cross_entropy": ("linear_cross_entropy", "linear_cross_entropy::"),
+    "decoding_graph": (None, "decoding::"),
+    "decode_attention": (None, "decoding::"),
+}
 # Far apart: processes start and load in times that differ.
 NEW_TOKENS = (16, 528)
 PROMPT = "Once upon a time, in a kitchen by the sea,"
@@ -87,7 +96,7 @@ class Stages(Bench):
         return self.tests(self.args.goldens, GOLDENS)
 
     def optional_kernels(self) -> list[str]:
-        """The kernels of this simmer that are off by default: an unknown name is refused with their list."""
+        """The kernels of this simmer that can be switched: an unknown name is refused with their list."""
         command = ("generate", "--base", TINY, "--prompt", "x", "--max-new-tokens", 1, "--device", self.args.device)
         try:
             self.run_simmer(*command, SIMMER_KERNELS="?")
@@ -99,7 +108,7 @@ class Stages(Bench):
         raise Skip("this simmer has no SIMMER_KERNELS")
 
     def kernels(self) -> dict:
-        """Each kernel that is off by default: its tests, and its time in steps beside the form without it."""
+        """Each kernel that can be switched: its tests, and its time in steps beside the form without it."""
         found, rows = {}, []
         with self.place() as folder:
             model, data = folder / "model", folder / "rows.json"
@@ -113,8 +122,9 @@ class Stages(Bench):
             for kernel in self.optional_kernels():
                 operation, prefix = OPTIONAL[kernel]
                 tests = lambda: self.tests(self.args.kernels, (prefix,), SIMMER_KERNELS=kernel)
-                times = {}
-                for way, variables in (("without", {}), ("with", {"SIMMER_KERNELS": kernel})):
+                times = {"without": {}, "with": {}}
+                for way in times if operation else ():
+                    variables = {"SIMMER_KERNELS": kernel if way == "with" else f"-{kernel}"}
                     out = folder / f"{kernel}-{way}"
                     looked = lambda: self.profile(model, data, out, variables, **settings)
                     times[way] = of_operation(self.attempt(f"{kernel} {way}", looked), operation)
@@ -126,7 +136,7 @@ class Stages(Bench):
     def kernel_row(self, kernel: str, found: dict) -> list[str]:
         passed = found["tests"].get("passed")
         without, with_it = (found[way] for way in ("without", "with"))
-        ms = [str(times.get("ms", "failed")) for times in (without, with_it)]
+        ms = [str(times.get("ms", "failed" if "failed" in times else "")) for times in (without, with_it)]
         ratio = f"{without['ms'] / with_it['ms']:.2f}" if "ms" in without and "ms" in with_it else ""
         shares = [times.get("of_peak", "") for times in (without, with_it)]
         return [kernel, "yes" if passed else "skipped" if "skipped" in found["tests"] else "NO", *ms, ratio, *shares]

@@ -141,6 +141,7 @@ impl Kind {
             reads_in_place: true,
             updates_in_place: false,
             shares_from: 0.0,
+            keeps_low: false,
             overhead: Overhead {
                 program: PROGRAM,
                 fragmentation: 0.05,
@@ -154,6 +155,7 @@ impl Kind {
             computes: &[DType::F32, DType::BF16],
             reads_in_place: false,
             updates_in_place: true,
+            keeps_low: true,
             overhead: Overhead {
                 program: PROGRAM + THREADS_OF_LIBTORCH,
                 fragmentation: 0.4, // its operations also make copies

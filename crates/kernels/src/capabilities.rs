@@ -10,6 +10,10 @@ use crate::operation::Operations;
 
 /// What a device can do.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an ability of its own"
+)]
 pub struct Capabilities {
     /// Its name without the index.
     pub(crate) kind: &'static str,
@@ -34,6 +38,8 @@ pub struct Capabilities {
     /// The fraction of a micro-batch's tokens from which it pays to compute shared prefixes once. Rows that share one are
     /// excluded from a GPU's fastest attention, and their keys are gathered.
     pub shares_from: f64,
+    /// Whether low-rank branches keep `x Aᵀ` for the backward pass, and a copy of A in the dtype of the activations.
+    pub keeps_low: bool,
     /// What it costs beside the tensors of a model.
     pub overhead: Overhead,
     /// Bytes of weights that it reads per second when each is used once, as in generation: an order of

@@ -32,6 +32,7 @@ mod flat;
 mod flex;
 mod frozen;
 mod gated;
+mod given_gradient;
 mod instructions;
 #[cfg(feature = "libtorch")]
 mod libtorch;
@@ -70,6 +71,7 @@ pub use flat::{
 };
 pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn};
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
+pub use given_gradient::{GivenGradientBackend, given_gradient};
 pub use instructions::{Instructions, instructions};
 #[cfg(feature = "libtorch")]
 pub use libtorch::{Communicator, Nccl, ProcessGroup, Rendezvous, Transfer};
@@ -80,8 +82,9 @@ pub use linear_cross_entropy::{
 };
 pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{
-    Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearForms, LowRank, lora_linear,
-    lora_linear_reference,
+    Adapted, AdaptedGradients, GradientsForm, Layer, LayerOn, LoraLinearBackend, LoraLinearForms,
+    LowRank, Lows, MOST_TOGETHER, ResultsForm, Together, TogetherForms, TogetherGradients,
+    TogetherResults, lora_linear, lora_linear_reference, lora_linears,
 };
 pub use memory::{Amounts, Memory};
 pub use operation::{Operation, Operations};

@@ -3,9 +3,9 @@
 //! Axes: T tokens, H hidden size.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Gradients, Tensor};
 use serde::{Deserialize, Serialize};
-use simmer_kernels::profile;
+use simmer_kernels::{given_gradient, profile};
 
 use crate::decoder::Pass;
 use crate::llama::LlamaForCausalLM;
@@ -116,9 +116,8 @@ impl LlamaForCausalLM {
             let below = index.checked_sub(1).filter(|below| below + 1 >= lowest);
             self.enter(Part::Layer(index), below.map(Part::Layer));
             let _layer = profile::phase("layer again");
-            // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
-                let mut recorded = weighted(y, dy).backward();
+                let mut recorded = backward_from(y, dy);
                 segments.take_layer(layer, index, &mut recorded, &mut found);
                 recorded
             };
@@ -138,7 +137,7 @@ impl LlamaForCausalLM {
             };
         }
         if let Some(dx) = dx {
-            let mut recorded = weighted(embedded, dx).backward();
+            let mut recorded = backward_from(embedded, dx);
             segments.take(self, 0, &mut recorded, &mut found);
         }
         (value, found)
@@ -195,10 +194,10 @@ struct SavedTensors {
     mid: Option<Tensor<2>>,
 }
 
-/// A number whose gradient with respect to `y` is `dy`, in the dtype of `y`.
-fn weighted(y: Tensor<2>, dy: Tensor<2>) -> Tensor<1> {
+/// A backward pass that begins at `y`, whose gradient is `dy`.
+fn backward_from(y: Tensor<2>, dy: Tensor<2>) -> Gradients {
     let dy = Tensor::from_inner(dy.cast(y.dtype()));
-    (y * dy).sum()
+    given_gradient(y, dy).backward()
 }
 
 /// A leaf of the autodiff graph, which records a gradient if `wanted`.

@@ -290,16 +290,15 @@ impl SelfAttention {
     /// Queries `[T, N·D]`, keys and values `[T, K·D]`.
     fn projected(&self, x: Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 3] {
         let config = pass.config;
-        let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
         if let [Some(q), Some(k), Some(v)] = [&self.q_proj, &self.k_proj, &self.v_proj] {
-            return [project(q, x.clone()), project(k, x.clone()), project(v, x)];
+            return Linear::forward_together([q, k, v], x, pass.dropout_keys);
         }
         let Some(all) = &self.qkv_proj else {
             unreachable!("built with three matrices or one");
         };
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
-        let all = project(all, x); // [T, (N + 2K)·D]
+        let all = all.forward(x, pass.dropout_keys); // [T, (N + 2K)·D]
         [
             all.clone().narrow(1, 0, queries),
             all.clone().narrow(1, queries, keys),
@@ -321,15 +320,14 @@ impl Mlp {
 
     /// Gate and gated features, `[T, I]`.
     fn projected(&self, x: Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 2] {
-        let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
         if let [Some(gate), Some(up)] = [&self.gate_proj, &self.up_proj] {
-            return [project(gate, x.clone()), project(up, x)];
+            return Linear::forward_together([gate, up], x, pass.dropout_keys);
         }
         let Some(both) = &self.gate_up_proj else {
             unreachable!("built with two matrices or one");
         };
         let size = pass.config.intermediate_size;
-        let both = project(both, x); // [T, 2I]
+        let both = both.forward(x, pass.dropout_keys); // [T, 2I]
         [both.clone().narrow(1, 0, size), both.narrow(1, size, size)]
     }
 }

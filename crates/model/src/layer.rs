@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
-use simmer_kernels::{linear, linear_cross_entropy, linear_cross_entropy_with, rms_norm};
+use simmer_kernels::{
+    linear, linear_cross_entropy, linear_cross_entropy_with, lora_linears, rms_norm,
+};
 
 use crate::adapter::kind::{BesideEmbedding, BesideLinear};
 use crate::token_rows::TokenRows;
@@ -37,6 +39,35 @@ impl Linear {
             None => linear(x, weight),
             Some(adapter) => adapter.forward(x, weight, dropout_keys),
         };
+        self.with_bias(y)
+    }
+
+    /// The results of several layers that read the same input, as [`Linear::forward`] of each.
+    ///
+    /// # Shapes
+    /// `x`: `[T, I]`. `dropout_keys`: `[T]`. Results: `[T, O]`.
+    pub(crate) fn forward_together<const N: usize>(
+        layers: [&Self; N],
+        x: Tensor<2>,
+        dropout_keys: Option<&Arc<[u64]>>,
+    ) -> [Tensor<2>; N] {
+        let branches = layers.map(|layer| match &layer.adapter {
+            None => Some(None),
+            Some(adapter) => adapter.low_rank(dropout_keys).map(Some),
+        });
+        if branches.iter().any(Option::is_none) {
+            return layers.map(|layer| layer.forward(x.clone(), dropout_keys));
+        }
+        let mut branches = branches.into_iter().map(Option::flatten);
+        let products = layers.map(|layer| (layer.weight.val(), branches.next().flatten()));
+        let mut results = lora_linears(x, products).into_iter();
+        layers.map(|layer| match results.next() {
+            Some(y) => layer.with_bias(y),
+            None => unreachable!("each layer has a result"),
+        })
+    }
+
+    fn with_bias(&self, y: Tensor<2>) -> Tensor<2> {
         match &self.bias {
             None => y,
             Some(bias) => {

@@ -11,7 +11,9 @@ mod quantised;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata};
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, ExtensionType, Flex, TensorMetadata,
+};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 pub use quantised::QuantisedWeight;
@@ -74,7 +76,7 @@ impl FrozenWeight {
 }
 
 /// A weight as the forms of an operation receive it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, ExtensionType)]
 pub enum WeightOn<B: Backend> {
     /// `[R, C]`, in f32, bf16 or f16.
     Dense(FloatTensor<B>),

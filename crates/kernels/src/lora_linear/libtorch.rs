@@ -8,17 +8,27 @@
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::{Adapted, AdaptedGradients, LoraLinearForms};
+use super::{
+    Adapted, AdaptedGradients, Layer, LoraLinearForms, Lows, Together, TogetherForms,
+    TogetherGradients, TogetherResults,
+};
 use crate::Dropout;
 use crate::frozen::WeightOn;
-use crate::libtorch::{add_product_with, fresh, in_kind, scaled_product, wide_product};
+use crate::libtorch::{
+    add_product_with, fresh, in_kind, product_with, scaled_product, scaled_product_into,
+    wide_product,
+};
 use crate::product::Side;
 use crate::profile::{self, Operation};
 
 impl LoraLinearForms for LibTorch {
     const FUSED: bool = true;
+    const TOGETHER: Option<TogetherForms<Self>> = Some(TogetherForms {
+        results: together,
+        gradients: together_gradients,
+    });
 
     fn low_rank_linear_form(
         x: TchTensor,
@@ -74,6 +84,130 @@ impl LoraLinearForms for LibTorch {
             b: fresh(db),
         }
     }
+}
+
+/// The branches of layers of one input: B of each, `[O, r]`, and the columns of `[T, R]` that belong to it.
+fn branches(layers: &[Layer<LibTorch>], kind: Kind) -> Vec<Option<(Tensor, [i64; 2])>> {
+    let mut next = 0;
+    let of = |layer: &Layer<LibTorch>| {
+        let [_, b] = layer.branch.as_ref()?;
+        let b = in_kind(&b.tensor, kind);
+        let rank = b.size()[1];
+        next += rank;
+        Some((b, [next - rank, rank]))
+    };
+    layers.iter().map(of).collect()
+}
+
+/// A of all branches, and `s · x Aᵀ`.
+fn lows(x: &Tensor, layers: &[Layer<LibTorch>], scale: f64) -> Option<[Tensor; 2]> {
+    let branches = layers.iter().filter_map(|layer| layer.branch.as_ref());
+    let all: Vec<Tensor> = branches
+        .map(|[a, _]| in_kind(&a.tensor, x.kind()))
+        .collect();
+    let a = match all.as_slice() {
+        [] => return None,
+        [a] => a.shallow_clone(),
+        all => Tensor::cat(all, 0), // [R, I]
+    };
+    let low = scaled_product(x, &a.tr(), scale); // [T, R]
+    Some([a, low])
+}
+
+fn together(x: &TchTensor, layers: &[Layer<LibTorch>], scale: f64) -> TogetherResults<LibTorch> {
+    let x = &x.tensor;
+    let branches = branches(layers, x.kind());
+    let lows = {
+        let _span = span_of_all(x, &branches, 1);
+        lows(x, layers, scale)
+    };
+    let of = |(layer, branch): (&Layer<LibTorch>, &Option<(Tensor, [i64; 2])>)| {
+        let (Some((b, [start, rank])), Some([_, low])) = (branch, &lows) else {
+            return fresh(product_with(x, &layer.weight, Side::Transposed));
+        };
+        let mut y = {
+            let _span = profile::span(Operation::LowRank, 0, 0);
+            low.narrow(1, *start, *rank).mm(&b.tr()) // [T, O]
+        };
+        add_product_with(&mut y, x, &layer.weight, Side::Transposed);
+        fresh(y)
+    };
+    let results = layers.iter().zip(&branches).map(of).collect();
+    let lows = lows.map(|[a, low]| Lows {
+        a: fresh(a),
+        low: fresh(low),
+    });
+    (results, lows)
+}
+
+fn together_gradients(
+    together: Together<LibTorch>,
+    dys: Vec<TchTensor>,
+) -> TogetherGradients<LibTorch> {
+    let Together {
+        x,
+        layers,
+        scale,
+        lows,
+        below,
+    } = together;
+    let x = x.tensor;
+    let dys: Vec<Tensor> = dys.into_iter().map(|dy| dy.tensor).collect();
+    let branches = branches(&layers, x.kind());
+    let span = span_of_all(&x, &branches, 2);
+    let mut dx = None;
+    let mut found: Vec<Option<[TchTensor; 2]>> = Vec::new();
+    if let Some(Lows { a, low }) = lows {
+        let (a, low) = (a.tensor, low.tensor);
+        let d_low = low.empty_like(); // [T, R]
+        for (dy, branch) in dys.iter().zip(&branches) {
+            if let Some((b, [start, rank])) = branch {
+                scaled_product_into(&mut d_low.narrow(1, *start, *rank), dy, b, scale);
+            }
+        }
+        let da = wide_product(&d_low.tr(), &x); // [R, I]
+        let of = |(dy, branch): (&Tensor, &Option<(Tensor, [i64; 2])>)| {
+            let (_, [start, rank]) = branch.as_ref()?;
+            let db = wide_product(&dy.tr(), &low.narrow(1, *start, *rank)); // [O, r]
+            Some([da.narrow(0, *start, *rank), db].map(fresh))
+        };
+        found = dys.iter().zip(&branches).map(of).collect();
+        dx = below.then(|| d_low.mm(&a)); // [T, I]
+    }
+    drop(span);
+    if below {
+        for (dy, layer) in dys.iter().zip(&layers) {
+            match &mut dx {
+                Some(dx) => add_product_with(dx, dy, &layer.weight, Side::Plain),
+                None => dx = Some(product_with(dy, &layer.weight, Side::Plain)),
+            }
+        }
+    }
+    TogetherGradients {
+        x: dx.map(fresh),
+        branches: found,
+    }
+}
+
+/// The low-rank branches of layers of one input.
+fn span_of_all(
+    x: &Tensor,
+    branches: &[Option<(Tensor, [i64; 2])>],
+    passes: usize,
+) -> profile::Recording {
+    let (tokens, inner) = x.size2().unwrap_or_default();
+    let (mut operations, mut size) = (0, tokens * inner);
+    for (b, [_, rank]) in branches.iter().flatten() {
+        let out = b.size()[0];
+        operations += 2 * tokens * (inner + out) * rank;
+        size += tokens * out;
+    }
+    let bytes = size as usize * x.kind().elt_size_in_bytes();
+    profile::span(
+        Operation::LowRank,
+        passes * operations as usize,
+        passes * bytes,
+    )
 }
 
 /// The low-rank branch of a layer: A and B, or the gradients of both.

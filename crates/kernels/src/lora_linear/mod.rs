@@ -14,6 +14,7 @@ mod flex;
 mod halves;
 #[cfg(feature = "libtorch")]
 mod libtorch;
+mod together;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -23,6 +24,10 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 
+pub use self::together::{
+    GradientsForm, Layer, LayerOn, Lows, MOST_TOGETHER, ResultsForm, Together, TogetherForms,
+    TogetherGradients, TogetherResults, lora_linears,
+};
 use crate::Dropout;
 use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
 use crate::linear::{self, LinearForms, gradient_of_weight, untracked};
@@ -159,6 +164,14 @@ backends! {
             scale: f64,
             dropout: Option<Dropout>,
         ) -> FloatTensor<Self>;
+
+        /// See [`lora_linears`].
+        fn linears_of_one_input(
+            x: FloatTensor<Self>,
+            #[extension_type] first: LayerOn<Self>,
+            #[extension_type] second: LayerOn<Self>,
+            #[extension_type] third: LayerOn<Self>,
+        ) -> Vec<FloatTensor<Self>>;
     }
 }
 
@@ -198,6 +211,9 @@ pub struct AdaptedGradients<B: Backend> {
 pub trait LoraLinearForms: LinearForms {
     /// Whether they are fused.
     const FUSED: bool = false;
+
+    /// How layers of one input are computed together, if they are; see [`lora_linears`].
+    const TOGETHER: Option<TogetherForms<Self>> = None;
 
     /// The result of [`lora_linear`], and [`Adapted::low`] if the backward pass takes it.
     fn low_rank_linear_form(
@@ -242,6 +258,15 @@ impl<B: LoraLinearForms> LoraLinearBackend for B {
         dropout: Option<Dropout>,
     ) -> FloatTensor<B> {
         result::<B>(x, WeightOn::Quantised(weight), [a, b], scale, dropout).0
+    }
+
+    fn linears_of_one_input(
+        x: FloatTensor<B>,
+        first: LayerOn<B>,
+        second: LayerOn<B>,
+        third: LayerOn<B>,
+    ) -> Vec<FloatTensor<B>> {
+        together::results(x, [first, second, third])
     }
 }
 
@@ -304,6 +329,15 @@ impl<B: LoraLinearForms, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B
         let node = untracked::<B, C>(&x);
         let weight = WeightOn::Quantised(weight);
         recorded::<B, C>(x, (node, weight), [a, b], scale, dropout)
+    }
+
+    fn linears_of_one_input(
+        x: FloatTensor<Self>,
+        first: LayerOn<Self>,
+        second: LayerOn<Self>,
+        third: LayerOn<Self>,
+    ) -> Vec<FloatTensor<Self>> {
+        together::recorded::<B, C>(x, [first, second, third])
     }
 }
 

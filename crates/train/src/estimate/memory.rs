@@ -59,6 +59,10 @@ pub(super) struct TrainedLayer {
     pub(super) any: bool,
     /// Further elements per token that adapters of the attention half keep, and those of the MLP half.
     pub(super) beside: [usize; 2],
+    /// The ranks of the low-rank branches of both halves: elements per token of `x Aᵀ`.
+    pub(super) ranks: [usize; 2],
+    /// Elements of A of all low-rank branches.
+    pub(super) factors: usize,
     /// Whether queries, keys or values have a gradient although their module keeps nothing that it reads.
     pub(super) projections: bool,
     /// Further multiplications per token, by weights that dropout takes a second time.
@@ -71,16 +75,20 @@ impl TrainedLayer {
         let [rows, columns] = module.shape;
         let costs = module.adapter.costs;
         let half = match module.module.reads.half() {
-            Half::Attention => &mut self.beside[0],
-            Half::Mlp | Half::Outside => &mut self.beside[1],
+            Half::Attention => 0,
+            Half::Mlp | Half::Outside => 1,
         };
+        if module.adapter.has_rank() {
+            self.ranks[half] += module.rank;
+            self.factors += module.rank * columns;
+        }
         if costs.keeps_result {
-            *half += rows;
+            self.beside[half] += rows;
         }
         let read = module.module.reads;
         self.projections |= [Activation::AttentionInput, Activation::LayerInput].contains(&read);
         if costs.dropout_takes_a_product && dropout {
-            *half += 2 * columns; // the mask, and the input that it leaves
+            self.beside[half] += 2 * columns; // the mask, and the input that it leaves
             self.again += rows * columns;
         }
     }
@@ -187,6 +195,21 @@ impl Layers {
         found
     }
 
+    /// What is kept on a device: what its low-rank branches keep is beside all else.
+    fn on(&self, device: &Capabilities) -> Layers {
+        let mut layers = self.clone();
+        for layer in &mut layers.each {
+            if device.keeps_low {
+                for (beside, rank) in layer.beside.iter_mut().zip(layer.ranks) {
+                    *beside += rank;
+                }
+            } else {
+                layer.factors = 0;
+            }
+        }
+        layers
+    }
+
     /// The lowest layer whose output has a gradient, if any has.
     pub(super) fn lowest(&self) -> Option<usize> {
         if self.embedding {
@@ -283,7 +306,7 @@ impl Parts {
         let element = subject.element();
         let (tokens, targets) = (load.tokens as u64, load.targets as u64);
         let h = config.hidden_size as u64;
-        let layers = &subject.layers;
+        let layers = &subject.layers.on(device);
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
         let count = config.num_hidden_layers;
         let above = |of: fn(&ModelConfig, &TrainedLayer, bool) -> u64| {
@@ -310,7 +333,12 @@ impl Parts {
         let at_head = (tokens + 3 * targets) * h * element + logits + head_weight;
         let starts = 4 * layers.starts as u64;
         // a branch and its start side by side
-        let activations = tokens * elements * element + 2 * layers.starts as u64 * element;
+        let factors = above(|_, layer, _| layer.factors as u64);
+        let factors = match recompute {
+            Recompute::Layer => factors.max().unwrap_or(0),
+            Recompute::None | Recompute::Mlp => factors.sum(),
+        };
+        let activations = (tokens * elements + factors + 2 * layers.starts as u64) * element;
         let scores = if device.fused.contains(Operation::Attention) {
             0
         } else {

@@ -128,6 +128,10 @@ impl LinearAdapter for Lora {
         [x, weight]
     }
 
+    fn low_rank(&self, dropout_keys: Option<&Arc<[u64]>>) -> Option<LowRank> {
+        Some(self.branch(dropout_keys))
+    }
+
     fn has_dropout(&self) -> bool {
         self.dropout > 0.0
     }

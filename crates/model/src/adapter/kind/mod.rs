@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
-use simmer_kernels::{FrozenWeight, residual};
+use simmer_kernels::{FrozenWeight, LowRank, residual};
 
 pub(crate) use self::adaption_prompt::AttentionStart;
 pub use self::adaption_prompt::{
@@ -282,6 +282,11 @@ pub trait LinearAdapter: fmt::Debug {
         weight: Tensor<2>,
         dropout_keys: Option<&Arc<[u64]>>,
     ) -> [Tensor<2>; 2];
+
+    /// Its low-rank branch, if that is all that it computes: `x Wᵀ` plus the branch is then [`LinearAdapter::forward`].
+    fn low_rank(&self, _dropout_keys: Option<&Arc<[u64]>>) -> Option<LowRank> {
+        None
+    }
 
     /// What is added to the result in place of the module's bias.
     ///
