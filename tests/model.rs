@@ -193,7 +193,7 @@ fn steps_of_fixed_operations_change_no_text() {
         let eos = model.config().eos_token_id.clone();
         let golden = model_golden(name);
         let sampling = Sampling::default();
-        let prompts = golden.greedy.iter().map(|greedy| Prompt {
+        let prompts = golden.greedy.iter().take(2).map(|greedy| Prompt {
             tokens: &greedy.prompt,
             sampling: &sampling,
         });
@@ -212,15 +212,13 @@ fn steps_of_fixed_operations_change_no_text() {
             };
             let mut kept = KeptPrefix::with_steps(in_steps);
             let mut found = model
-                .generate_batch_after(&mut kept, &prompts, 9, &[], &mut on_token)
+                .generate_batch_after(&mut kept, &prompts, 5, &[], &mut on_token)
                 .unwrap();
-            for prompt in &prompts[..2] {
-                let mut cache = KvCache::with_steps(in_steps);
-                let mut go_on = |_| ControlFlow::Continue(());
-                let tokens = prompt.tokens;
-                let alone = model.generate(tokens, &mut cache, 4, &eos, &sampling, &mut go_on);
-                found.push(alone.unwrap());
-            }
+            let mut cache = KvCache::with_steps(in_steps);
+            let mut go_on = |_| ControlFlow::Continue(());
+            let tokens = prompts[0].tokens;
+            let alone = model.generate(tokens, &mut cache, 4, &eos, &sampling, &mut go_on);
+            found.push(alone.unwrap());
             found
         });
         for (steps, grows) in steps.iter().zip(&grows) {

@@ -175,13 +175,16 @@ mod tests {
 
     use serde_json::{Value, json};
     use simmer_checkpoint::config::ModelConfig;
+    use simmer_kernels::{Capabilities, NewestToken};
 
+    use super::Steps;
     use crate::base::{BaseConfig, load};
     use crate::batch::{KeptPrefix, Prompt};
     use crate::cache::KvCache;
-    use crate::generate::Generated;
+    use crate::generate::{Generated, values};
     use crate::llama::LlamaForCausalLM;
     use crate::sampler::Sampling;
+    use crate::sequence::Sequence;
 
     fn model(more: &Value) -> LlamaForCausalLM {
         let mut json = json!({
@@ -207,6 +210,36 @@ mod tests {
         assert_eq!(found.tokens, expected.tokens);
         for (found, expected) in found.log_probs.iter().zip(&expected.log_probs) {
             assert!((found - expected).abs() < 2e-4, "{found} {expected}");
+        }
+    }
+
+    /// On a GPU; a processor launches each step.
+    #[test]
+    fn steps_of_a_model_are_recorded() {
+        let model = model(&json!({}));
+        let text = [3, 1, 4, 1, 5, 9, 2];
+        let mut cache = KvCache::with_steps(true);
+        let _ = model.hidden(&Sequence::from_rows(&[&text[..5]]), Some(&mut cache));
+        let mut steps = None;
+        for end in [6, 7] {
+            let keys = 0..end;
+            let next = [NewestToken {
+                token: text[end - 1],
+                keys: std::slice::from_ref(&keys),
+            }];
+            assert!(Steps::fit_or_new(
+                &mut steps, &model, &mut cache, &next, end
+            ));
+            let steps = steps.as_mut().unwrap();
+            let found = steps.run(&mut cache, &next, end).to_vec();
+            let is_gpu = Capabilities::of(&model.device()).is_asynchronous;
+            let reason = steps.decoding.not_recorded();
+            assert_eq!(reason.is_none(), is_gpu, "{reason:?}");
+            let hidden = model.hidden(&Sequence::from_rows(&[&text[..end]]), None);
+            let expected = values(model.logits(hidden.slice_dim(0, end - 1..end)));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 2e-4, "{found} {expected}");
+            }
         }
     }
 
