@@ -39,6 +39,8 @@ const OPERATIONS: f64 = 26.0;
 const LAUNCH: f64 = 70e-6;
 /// Seconds of a trainable tensor's place in the flat buffer, in which the GPU waits.
 const UPDATE: f64 = 20e-6;
+/// The share of the shorter of both times, the GPU's and the host's, in which the other one waits.
+const ALONE: f64 = 0.3;
 /// The share of a layer's operations that gradient checkpointing repeats.
 const AGAIN: f64 = 0.5;
 
@@ -100,7 +102,7 @@ pub(super) fn seconds(
     // the two matrices of a branch are one operation each way
     let operations = OPERATIONS * layers + trained.tensors as f64;
     let host = operations * launched * micro_batches * LAUNCH;
-    gpu.max(host) + trained.tensors as f64 * UPDATE
+    gpu.max(host) + ALONE * gpu.min(host) + trained.tensors as f64 * UPDATE
 }
 
 /// The share of the rate of matrix multiplications for rows of `length` tokens; shorter rows reach less in proportion.
