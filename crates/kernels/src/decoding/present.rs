@@ -210,10 +210,6 @@ pub(crate) trait StepBackend: Backend {
         memory: Rc<Memory>,
         scores: Scores,
     ) -> FloatTensor<Self>;
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each tensor is an argument of its own"
-    )]
     fn rotate_and_attend_in_step(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
