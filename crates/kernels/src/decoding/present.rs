@@ -210,10 +210,6 @@ pub(crate) trait StepBackend: Backend {
         memory: Rc<Memory>,
         scores: Scores,
     ) -> FloatTensor<Self>;
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each tensor is an argument of its own"
-    )]
     fn rotate_and_attend_in_step(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -304,9 +300,15 @@ impl<B: StepBackend, C: CheckpointStrategy> StepBackend for Autodiff<B, C> {
         memory: Rc<Memory>,
         scores: Scores,
     ) -> FloatTensor<Self> {
-        let [q, k, v] = [q, k, v].map(|of| of.into_primitive());
-        let [keys, values] = [keys, values].map(|of| of.into_primitive());
-        Self::from_inner(B::attend_in_step(q, k, v, keys, values, memory, scores))
+        Self::from_inner(B::attend_in_step(
+            q.into_primitive(),
+            k.into_primitive(),
+            v.into_primitive(),
+            keys.into_primitive(),
+            values.into_primitive(),
+            memory,
+            scores,
+        ))
     }
 
     fn rotate_and_attend_in_step(
@@ -320,11 +322,16 @@ impl<B: StepBackend, C: CheckpointStrategy> StepBackend for Autodiff<B, C> {
         memory: Rc<Memory>,
         scores: Scores,
     ) -> FloatTensor<Self> {
-        let [q, k, v] = [q, k, v].map(|of| of.into_primitive());
-        let [cos, sin] = [cos, sin].map(|of| of.into_primitive());
-        let [keys, values] = [keys, values].map(|of| of.into_primitive());
         Self::from_inner(B::rotate_and_attend_in_step(
-            q, k, v, cos, sin, keys, values, memory, scores,
+            q.into_primitive(),
+            k.into_primitive(),
+            v.into_primitive(),
+            cos.into_primitive(),
+            sin.into_primitive(),
+            keys.into_primitive(),
+            values.into_primitive(),
+            memory,
+            scores,
         ))
     }
 }

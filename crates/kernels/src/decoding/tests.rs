@@ -39,6 +39,10 @@ fn compare(dtype: DType, [heads, key_heads, dim, half]: Sizes, scores: Scores) {
         Some(device) if device != Device::flex() => device,
         _ => panic!("a build with libtorch has a device of it"),
     };
+    #[expect(
+        clippy::single_range_in_vec_init,
+        reason = "a list with one range, not a range to be expanded"
+    )]
     let start = [
         vec![0..1],
         vec![0..20, 30..37],
@@ -58,7 +62,10 @@ fn compare(dtype: DType, [heads, key_heads, dim, half]: Sizes, scores: Scores) {
         .iter()
         .map(|keys| NewestToken { token: 0, keys })
         .collect();
-    let mut steps = Decoding::new(&next, PLACES, heads * dim, &device).unwrap();
+    let mut steps = Decoding::new(&next, PLACES, heads * dim, &device);
+    let Some(steps) = &mut steps else {
+        panic!("a device of libtorch has steps");
+    };
     for step in 0..2 {
         if step == 1 {
             for (row, keys) in keys.iter_mut().enumerate() {
@@ -85,15 +92,15 @@ fn compare(dtype: DType, [heads, key_heads, dim, half]: Sizes, scores: Scores) {
         let [cos, sin] = tables
             .clone()
             .map(|table| table.select(0, positions.clone()));
-        let rotate = |of: &Tensor<3>| match half {
-            0 => of.clone(),
-            _ => {
-                let of = rope_reference(of.clone(), cos.clone(), sin.clone());
-                if dtype == DType::BF16 {
-                    rounded(&of)
-                } else {
-                    of
-                }
+        let rotate = |of: &Tensor<3>| {
+            if half == 0 {
+                return of.clone();
+            }
+            let of = rope_reference(of.clone(), cos.clone(), sin.clone());
+            if dtype == DType::BF16 {
+                rounded(&of)
+            } else {
+                of
             }
         };
         for (cache, new) in cache.iter_mut().zip([rotate(&k), v.clone()]) {
