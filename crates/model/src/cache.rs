@@ -183,13 +183,10 @@ impl Room {
     fn put(&mut self, length: usize, all: usize, places: &[usize], new: Tensor<3>) -> Tensor<3> {
         let [tokens, heads, dim] = new.dims();
         self.reserve(length, all);
-        let mut room = match self.0.take() {
-            Some(room) => room,
-            None => {
-                let shape = [with_room(all), heads, dim];
-                Tensor::zeros(shape, (&new.device(), new.dtype()))
-            }
-        };
+        let mut room = self.0.take().unwrap_or_else(|| {
+            let shape = [with_room(all), heads, dim];
+            Tensor::zeros(shape, (&new.device(), new.dtype()))
+        });
         // This is the only reference to the tensor, so the write is in place.
         if let [place] = places {
             room = room.slice_assign(s![*place..place + tokens], new);

@@ -168,7 +168,8 @@ impl LlamaForCausalLM {
     }
 }
 
-#[cfg(all(test, feature = "libtorch"))]
+#[cfg(test)]
+#[cfg(feature = "libtorch")]
 mod tests {
     use std::ops::ControlFlow;
     use std::path::Path;
@@ -271,7 +272,7 @@ mod tests {
         let [steps, grows] = [true, false].map(|in_steps| {
             let mut cache = KvCache::with_steps(in_steps);
             let mut text: Vec<u32> = (0..7).collect();
-            let answers = [9, 12].map(|count| {
+            [9, 12].map(|count| {
                 let mut go_on = |_| ControlFlow::Continue(());
                 let answer = model
                     .generate(&text, &mut cache, count, &[], &sampling, &mut go_on)
@@ -279,8 +280,7 @@ mod tests {
                 text.extend(&answer.tokens);
                 text.extend([5, 6, 7]);
                 answer
-            });
-            answers
+            })
         });
         for (steps, grows) in steps.iter().zip(&grows) {
             assert_near(steps, grows);

@@ -15,11 +15,7 @@ pub struct Decoding(Infallible);
 #[derive(Debug, Clone, Copy)]
 pub struct StepInputs(Infallible);
 
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "as in `present.rs`, where they can be called"
-)]
+#[expect(missing_docs, reason = "as in `present.rs`, where they can be called")]
 impl Decoding {
     pub fn is_default(_device: &Device) -> bool {
         false

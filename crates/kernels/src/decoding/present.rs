@@ -2,6 +2,11 @@
 //!
 //! Axes as in [`super`].
 
+#![expect(
+    clippy::too_many_arguments,
+    reason = "an operation of a backend is given each tensor by itself"
+)]
+
 use std::rc::Rc;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

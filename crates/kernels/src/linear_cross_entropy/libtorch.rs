@@ -61,14 +61,14 @@ impl LinearCrossEntropyForms for LibTorch {
             let x = hidden.narrow(0, start, c); // [c, H]
             let target = targets.narrow(0, start, c); // [c]
             let logits = x.mm(&weight.tr()); // [c, V]
-            let (loss, d_logits) = match (&own, kernel(&logits)) {
-                (None, Some(kernel)) => in_place(kernel, logits, &target, soft_cap, wanted.any()),
-                _ => {
-                    let own = own.as_ref().map(|(ids, of)| (ids, of.narrow(0, start, c)));
-                    let found = in_f32(logits, &target, own, soft_cap, wanted.any());
-                    d_own.extend(found.own);
-                    (found.losses, found.logits)
-                }
+            let of_kernel = kernel(&logits).filter(|_| own.is_none());
+            let (loss, d_logits) = if let Some(kernel) = of_kernel {
+                in_place(kernel, logits, &target, soft_cap, wanted.any())
+            } else {
+                let own = own.as_ref().map(|(ids, of)| (ids, of.narrow(0, start, c)));
+                let found = in_f32(logits, &target, own, soft_cap, wanted.any());
+                d_own.extend(found.own);
+                (found.losses, found.logits)
             };
             losses.push(loss);
             let Some(d_logits) = d_logits else {
