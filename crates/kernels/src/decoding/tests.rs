@@ -115,7 +115,8 @@ fn compare(dtype: DType, [heads, key_heads, dim, half]: Sizes, scores: Scores) {
         let rows = Rows::seeing(keys.iter().map(|keys| (1, keys.clone())), PLACES);
         let [keys, values] = cache.clone();
         let expected = attention_reference(rotate(&q), keys, values, &rows, scores).into_data();
-        let roundings = if dtype == DType::BF16 { 2.0 } else { 0.01 };
+        // rounded are scores of order ten, on which an exponential depends, its weight and the sum; as in the tests of attention
+        let roundings = if dtype == DType::BF16 { 12.0 } else { 0.01 };
         devices::assert_near(&found, &expected, roundings, devices::largest(&expected));
     }
     assert_eq!(
