@@ -23,6 +23,7 @@ namespace {
 
 // Messages between two processes have one order.
 constexpr int TAG = 0;
+constexpr int PROBE = 1; // of messages that nobody receives
 
 // The network interfaces that the user names as for PyTorch, or that of the host's name.
 void add_devices(ProcessGroupGloo::Options &options) {
@@ -90,6 +91,15 @@ int simmer_group_receive(Group *group, int32_t from, uint8_t *data, int64_t leng
     return guarded(said, room, [&] {
         auto bytes = bytes_at(data, length);
         *out = new Transfer{group->gloo->recv(bytes, from, TAG)};
+    });
+}
+
+// Throws if the other process has ended, which its connection tells the next message.
+int simmer_group_probe(Group *group, int32_t to, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        static uint8_t nothing = 0;
+        auto bytes = bytes_at(&nothing, 1);
+        group->gloo->send(bytes, to, PROBE);
     });
 }
 

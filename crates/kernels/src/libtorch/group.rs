@@ -94,6 +94,7 @@ unsafe extern "C" {
         room: usize,
     ) -> c_int;
     fn simmer_group_free(group: *mut RawGroup);
+    fn simmer_group_probe(group: *mut RawGroup, to: i32, said: *mut c_char, room: usize) -> c_int;
     fn simmer_group_send(
         group: *mut RawGroup,
         to: i32,
@@ -186,6 +187,21 @@ impl ProcessGroup {
     /// If the process has ended.
     pub fn receive(&self, from: usize, length: usize) -> io::Result<Transfer> {
         self.begin(simmer_group_receive, from, vec![0; length])
+    }
+
+    /// Tries the connection to another process, by a message that is never received.
+    ///
+    /// # Errors
+    /// If the process has ended.
+    pub fn probe(&self, other: usize) -> io::Result<()> {
+        #[expect(
+            unsafe_code,
+            reason = "calls a function of group.cpp with raw pointers"
+        )]
+        // SAFETY: the group is freed by `drop` alone. The function writes at most `room` bytes to `said`.
+        call(|said, room| unsafe {
+            simmer_group_probe(self.raw.as_ptr(), other as i32, said, room)
+        })
     }
 
     /// Begins a transfer of `bytes`, in the direction of the function.

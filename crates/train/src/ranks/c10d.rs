@@ -20,8 +20,12 @@ use super::{GRACE, Ranks, RanksError, SILENCE};
 const START: Duration = Duration::from_mins(5);
 /// In place of a length: rank 0 ends with an error, which it reports.
 const FAREWELL: u64 = u64::MAX;
-/// How long rank 0 waits for its farewell to arrive.
+/// In place of a length to rank 0: this number plus that of a rank that has ended.
+const LOST: u64 = u64::MAX - (1 << 32);
+/// How long such a message is waited for.
 const LEAVING: Duration = Duration::from_secs(1);
+/// How long a transfer is waited for before its connection is tried.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// What gloo says of the connection to a process that has ended.
 const CLOSED: [&str; 3] = ["closed by peer", "reset by peer", "Broken pipe"];
 
@@ -72,29 +76,41 @@ impl C10d {
     fn received(&self, from: usize, length: usize) -> Result<Vec<u8>, RanksError> {
         let transfer = self.group.receive(from, length);
         let transfer = transfer.map_err(|error| self.lost(from, &error))?;
-        if self.waited(&transfer, from)? {
+        if self.waited(&transfer, from, self.stop.as_deref())? {
             Ok(transfer.into_bytes())
         } else {
             Err(RanksError::Stopped)
         }
     }
 
-    /// Waits for a transfer; false if a signal ends the waiting.
-    fn waited(&self, transfer: &Transfer, other: usize) -> Result<bool, RanksError> {
+    /// Waits for a transfer; false if the flag is set before.
+    ///
+    /// gloo loses a transfer whose beginning finds that the other process has ended; waiting for it would never end. So the
+    /// connection is tried from time to time.
+    fn waited(
+        &self,
+        transfer: &Transfer,
+        other: usize,
+        stop: Option<&AtomicBool>,
+    ) -> Result<bool, RanksError> {
         let start = Instant::now();
-        let done = match &self.stop {
-            None => transfer.wait(SILENCE),
-            Some(stop) => until_stopped(transfer, stop),
-        };
-        done.map_err(|error| {
-            if start.elapsed() < SILENCE {
-                return self.lost(other, &error);
+        let is_set = || stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+        loop {
+            match some_time(transfer, is_set) {
+                Ok(true) => return Ok(true),
+                Ok(false) if is_set() => return Ok(false),
+                Ok(false) => {}
+                Err(error) => return Err(self.lost(other, &error)),
             }
-            RanksError::Silent {
-                rank: other,
-                seconds: SILENCE.as_secs(),
+            if start.elapsed() >= SILENCE {
+                return Err(RanksError::Silent {
+                    rank: other,
+                    seconds: SILENCE.as_secs(),
+                });
             }
-        })
+            let probed = self.group.probe(other);
+            probed.map_err(|error| self.lost(other, &error))?;
+        }
     }
 
     /// The error of a connection that is gone. One rank reports it, rank 0 if it is still there, so that it is read once.
@@ -102,11 +118,23 @@ impl C10d {
         let reports = self.rank == 0 || (self.rank == 1 && other == 0);
         let why = error.to_string();
         if !reports {
+            self.tell_first(other);
             RanksError::Reported
         } else if CLOSED.iter().any(|words| why.contains(words)) {
             RanksError::Ended { rank: other }
         } else {
             RanksError::Connection { rank: other, why }
+        }
+    }
+
+    /// Tells rank 0, which may wait for this rank, that another one has ended. Otherwise it reports that this one has.
+    fn tell_first(&self, other: usize) {
+        if self.rank == 0 || other == 0 {
+            return;
+        }
+        let message = (LOST + other as u64).to_le_bytes().to_vec();
+        if let Ok(told) = self.group.send(0, message) {
+            let _: io::Result<bool> = told.wait(LEAVING);
         }
     }
 
@@ -120,20 +148,21 @@ impl C10d {
     }
 }
 
-/// Waits for a transfer, or until a flag is set. A wait of gloo with a short limit would close all connections when it ends,
-/// so a thread looks at the flag meanwhile.
-fn until_stopped(transfer: &Transfer, stop: &AtomicBool) -> io::Result<bool> {
+/// Waits for a transfer for [`PATIENCE`], or until `is_set`; false if it has not ended then. A wait of gloo with a short limit
+/// would close all connections when it ends, so a thread looks at the time meanwhile.
+fn some_time(transfer: &Transfer, is_set: impl Fn() -> bool + Sync) -> io::Result<bool> {
     let is_done = AtomicBool::new(false);
+    let start = Instant::now();
     thread::scope(|scope| {
         let looking = scope.spawn(|| {
             while !is_done.load(Ordering::Acquire) {
                 thread::park_timeout(GRACE);
-                if stop.load(Ordering::Relaxed) {
+                if is_set() || start.elapsed() >= PATIENCE {
                     transfer.stop();
                 }
             }
         });
-        let done = transfer.wait(SILENCE);
+        let done = transfer.wait(2 * SILENCE);
         is_done.store(true, Ordering::Release);
         looking.thread().unpark();
         done
@@ -158,8 +187,7 @@ impl Ranks for C10d {
     fn send(&self, to: usize, bytes: Vec<u8>) -> Result<(), RanksError> {
         let mut sending = self.sending.borrow_mut();
         for transfer in sending[to].drain(..) {
-            let sent = transfer.wait(SILENCE);
-            sent.map_err(|error| self.lost(to, &error))?;
+            self.waited(&transfer, to, None)?;
         }
         let length = (bytes.len() as u64).to_le_bytes().to_vec();
         for bytes in [length, bytes] {
@@ -178,6 +206,9 @@ impl Ranks for C10d {
         match length {
             0 => Ok(Vec::new()),
             FAREWELL => Err(RanksError::Reported),
+            lost if lost >= LOST => Err(RanksError::Ended {
+                rank: (lost - LOST) as usize,
+            }),
             length => self.received(from, length as usize),
         }
     }
