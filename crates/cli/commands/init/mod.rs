@@ -1,6 +1,7 @@
 //! `simmer init`: writes a recipe for a base model and rows.
 
 mod base;
+mod fields;
 mod plan;
 mod purpose;
 mod questions;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use simmer_data::{Format, Template};
+use simmer_data::{DataError, Format, Template};
 use simmer_model::device;
 use simmer_train::Recipe;
 use simmer_train::estimate::parse_bytes;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 use crate::output::{self, note};
 use crate::{interrupt, new_file};
 use base::BaseModel;
+use fields::Names;
 use plan::{Machine, Plan, check_purpose, named_purpose};
 use purpose::Purpose;
 use questions::{Interrupted, Question, Questions};
@@ -56,6 +58,9 @@ pub(crate) struct Init {
     /// which is part of simmer
     #[arg(long, value_name = "PATH")]
     data: Option<String>,
+    /// The rows' own names for the keys of a format, such as instruction=question,output=answer. Default: the usual names
+    #[arg(long, value_name = "KEY=NAME,...", value_parser = Names::parse)]
+    fields: Option<Names>,
     /// What the model shall learn. Default: by the format of the rows
     #[arg(long, value_enum, value_name = "PURPOSE")]
     purpose: Option<Purpose>,
@@ -141,7 +146,22 @@ impl Init {
             default: here.as_deref().unwrap_or(DATA),
             option: "--data",
         };
-        questions.answer(self.data.as_deref(), &question, Rows::open)
+        let names = self.fields.clone().unwrap_or_default();
+        let is_asked = questions.are_asked() && self.fields.is_none();
+        // of rows that fit no format, the names of the keys are asked for
+        let opened =
+            questions.answer(self.data.as_deref(), &question, |path| {
+                match Rows::open(path, &names) {
+                    Err(failure) if is_asked && keys(&failure).is_some() => {
+                        Ok(Err((path.to_owned(), failure)))
+                    }
+                    opened => opened.map(Ok),
+                }
+            })?;
+        match opened {
+            Ok(rows) => Ok(rows),
+            Err((path, failure)) => named(questions, &path, &failure),
+        }
     }
 
     fn purpose(&self, questions: &mut Questions, rows: &Rows) -> Result<Purpose, Failure> {
@@ -182,6 +202,27 @@ impl Init {
             Ok(out)
         })
     }
+}
+
+/// The keys of the row that fits no format.
+fn keys(failure: &Failure) -> Option<&[String]> {
+    rows::unknown_keys(failure.downcast_ref::<DataError>()?)
+}
+
+/// Asks for the names of the keys of rows that fit no format.
+fn named(questions: &mut Questions, path: &str, failure: &Failure) -> Result<Rows, Failure> {
+    failure.report();
+    let question = Question {
+        subject: "keys",
+        about: "Which keys hold what? instruction=...,output=... of questions and answers (input=... beside them); \
+                text=... of texts; messages=... of conversations.",
+        default: &Names::guess(keys(failure).unwrap_or_default()),
+        option: "--fields",
+    };
+    questions.answer(None, &question, |names| {
+        let names = Names::parse(names).map_err(Failure::new)?;
+        Rows::open(path, &names)
+    })
 }
 
 /// What to do about a file that exists.

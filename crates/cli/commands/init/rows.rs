@@ -7,7 +7,9 @@ use simmer_data::format::{Fields, Reader, Reading};
 use simmer_data::{Content, Conversation, DataError, Format, RowError, SourceConfig, Tokenizer};
 use simmer_files::splits;
 
+use super::fields::Names;
 use super::settings::Settings;
+use crate::commands::train::quoted;
 use crate::failure::{Context, Failure};
 use crate::hub;
 
@@ -45,20 +47,21 @@ struct Suggestion {
 }
 
 impl Rows {
-    /// Looks at the first rows of a path.
-    pub(super) fn open(path: &str) -> Result<Self, Failure> {
+    /// Looks at the first rows of a path. `names`: the rows' own names for keys of the format, if they are given.
+    pub(super) fn open(path: &str, names: &Names) -> Result<Self, Failure> {
         let mut recipe = Settings::new("data/tiny-base", path).recipe()?;
         hub::locate_data(&mut recipe.data)?;
         let source = &recipe.data.train[0];
         let files = source.files()?;
         let is_here = source.path.exists() || path.contains(['*', '?', '[']);
-        let mut fields = None;
+        let mut fields = (!names.is_empty()).then(|| names.toml());
         let mut reading = Reading {
             skip_bad: true,
+            fields: names.fields(),
             ..Reading::default()
         };
         let reader = match Reader::open(&files, &reading) {
-            Err(error) if suggested(&error).is_some() => {
+            Err(error) if names.is_empty() && suggested(&error).is_some() => {
                 let line = suggested(&error).unwrap_or_default();
                 let names: Suggestion = toml::from_str(line)
                     .map_err(Failure::foreign)
@@ -70,8 +73,22 @@ impl Rows {
                 // if these names do not help, the first error says more
                 Reader::open(&files, &reading).map_err(|_| error)?
             }
-            opened => opened?,
+            Err(error) => {
+                let named = unknown_keys(&error).map(Names::guess);
+                let failure = Failure::from(error);
+                return Err(match named {
+                    Some(named) => failure.with_hint(format!(
+                        "name the keys, such as --fields {}",
+                        quoted(&named)
+                    )),
+                    None => failure,
+                });
+            }
+            Ok(opened) => opened,
         };
+        if !names.is_empty() {
+            first_usable(Reader::open(&files, &reading)?)?;
+        }
         let format = reader.format();
         let text = |file: &PathBuf| splits::kind(&file.to_string_lossy()).as_deref() == Some("txt");
         Ok(Self {
@@ -161,6 +178,35 @@ fn suggested(error: &DataError) -> Option<&str> {
         RowError::UnknownFormat { reading, .. } => reading.as_deref()?.split('`').nth(1),
         _ => None,
     }
+}
+
+/// The keys of a row that fits no format.
+pub(super) fn unknown_keys(error: &DataError) -> Option<&[String]> {
+    let DataError::Row { error, .. } = error else {
+        return None;
+    };
+    match &**error {
+        RowError::UnknownFormat {
+            keys, null: None, ..
+        } => Some(keys),
+        _ => None,
+    }
+}
+
+/// Checks that some of the first rows can be used.
+///
+/// # Errors
+/// That of the first row, if none can.
+fn first_usable(mut reader: Reader) -> Result<(), DataError> {
+    let mut wrong = None;
+    for _ in 0..LOOKED_AT {
+        match reader.next_chunk(1) {
+            Ok(rows) if rows.is_empty() => break,
+            Ok(_) => return Ok(()),
+            Err(error) => wrong.get_or_insert(error),
+        };
+    }
+    wrong.map_or(Ok(()), Err)
 }
 
 /// Whether prompts and completions already have the space that belongs between them.

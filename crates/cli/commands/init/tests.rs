@@ -19,7 +19,7 @@ fn machine(memory: u64) -> Machine {
 const ENOUGH: u64 = 24 << 30;
 
 fn plan(base: &BaseModel, data: &str, memory: u64) -> Result<Plan, Failure> {
-    let rows = Rows::open(data)?;
+    let rows = Rows::open(data, &Names::default())?;
     let purpose = Purpose::of(rows.format);
     Plan::of(base, &rows, purpose, None, &machine(memory))
 }
@@ -87,7 +87,7 @@ fn the_kitchen_gets_a_whole_recipe() {
 
     // with less memory it takes a setting that needs less
     let less = (plan.needed as f64 * 0.98 / 0.85) as u64;
-    let rows = Rows::open(DATA).unwrap();
+    let rows = Rows::open(DATA, &Names::default()).unwrap();
     let smaller = Plan::of(&base, &rows, Purpose::Instruct, None, &machine(less)).unwrap();
     assert!(smaller.needed as f64 <= 0.85 * less as f64);
     let (settings, before) = (&smaller.settings, &plan.settings);
@@ -169,7 +169,9 @@ fn the_template_fits_the_tokenizer_and_the_rows() {
     let folder = tempfile::tempdir().unwrap();
     let names = |base: &Path, data: &str| -> Vec<String> {
         let tokenizer = tokenizer::open(base).unwrap();
-        let templates = Rows::open(data).unwrap().templates(&tokenizer);
+        let templates = Rows::open(data, &Names::default())
+            .unwrap()
+            .templates(&tokenizer);
         templates
             .into_iter()
             .map(|template| template.name)
@@ -247,17 +249,20 @@ fn data_and_bases_that_cannot_be_used() {
         say(plan(&base, &path, ENOUGH).err().unwrap());
     }
     fs::create_dir(folder.path().join("nothing")).unwrap();
-    say(
-        Rows::open(&folder.path().join("nothing").display().to_string())
-            .err()
-            .unwrap(),
-    );
-    say(Rows::open("./no/rows.jsonl").err().unwrap());
+    say(Rows::open(
+        &folder.path().join("nothing").display().to_string(),
+        &Names::default(),
+    )
+    .err()
+    .unwrap());
+    say(Rows::open("./no/rows.jsonl", &Names::default())
+        .err()
+        .unwrap());
     say(BaseModel::open("./no/model").err().unwrap());
     say(BaseModel::open(&folder.path().display().to_string())
         .err()
         .unwrap());
-    let texts = Rows::open("tests/goldens/rows/text.jsonl").unwrap();
+    let texts = Rows::open("tests/goldens/rows/text.jsonl", &Names::default()).unwrap();
     say(named_purpose(&texts, "chat").unwrap_err());
     say(named_purpose(&texts, "sums").unwrap_err());
     insta::assert_snapshot!(said.join("\n\n"));
@@ -284,6 +289,7 @@ fn the_questions_lead_to_a_recipe() {
     let init = Init {
         base: None,
         data: None,
+        fields: None,
         purpose: None,
         template: None,
         out: None,
@@ -311,7 +317,7 @@ fn the_questions_lead_to_a_recipe() {
     let text = fs::read_to_string(&out).unwrap();
     assert!(text.contains("train_on = \"everything\""), "{text}");
     // `simmer train` would accept it
-    let rows = Rows::open("tests/goldens/rows/alpaca.jsonl").unwrap();
+    let rows = Rows::open("tests/goldens/rows/alpaca.jsonl", &Names::default()).unwrap();
     let base = BaseModel::open(BASE).unwrap();
     let plan = Plan::of(&base, &rows, Purpose::Domain, None, &machine(ENOUGH)).unwrap();
     assert_eq!(plan.lint.counts(), [0, 0]);
@@ -323,6 +329,51 @@ fn the_questions_lead_to_a_recipe() {
 }
 
 #[test]
+fn keys_that_no_format_has_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "{\"nummer\": 1, \"frage\": \"Is it hot?\", \"antwort\": \"Yes.\"}\n";
+    let path = file(folder.path(), "faq.jsonl", rows);
+    let base = BaseModel::open(BASE).unwrap();
+    let names = Names::parse("instruction=frage,output=antwort").unwrap();
+    let rows = Rows::open(&path, &names).unwrap();
+    let plan = Plan::of(&base, &rows, Purpose::Instruct, None, &machine(ENOUGH)).unwrap();
+    assert_written("named_keys", folder.path(), &written(&plan, &base));
+
+    // on a terminal they are asked for, until they fit the rows
+    let out = folder.path().join("faq.toml");
+    let init = Init {
+        base: Some(BASE.to_owned()),
+        data: Some(path.clone()),
+        fields: None,
+        purpose: Some(Purpose::Instruct),
+        template: None,
+        out: Some(out.clone()),
+        device: Some("cpu".to_owned()),
+        memory: Some(ENOUGH),
+        yes: false,
+    };
+    let mut questions = Questions::script([
+        "instruction=frage",
+        "instruction=frage,output=answer",
+        "instruction=frage,output=antwort",
+    ]);
+    init.write(&mut questions).unwrap();
+    let text = fs::read_to_string(&out).unwrap();
+    let fields = "fields = { instruction = \"frage\", output = \"antwort\" }";
+    assert!(text.contains(fields), "{text}");
+
+    // elsewhere the hint names the option
+    let failure = Rows::open(&path, &Names::default()).err().unwrap();
+    let text = failure
+        .text()
+        .replace(&format!("{}/", folder.path().display()), "");
+    insta::assert_snapshot!(text, @r"
+    error: faq.jsonl: row 1 (line 1): unknown format; the row has `nummer`, `frage`, `antwort`
+    hint: name the keys, such as --fields instruction=frage,output=antwort
+    ");
+}
+
+#[test]
 fn recipes_are_named_after_their_data() {
     let folder = tempfile::tempdir().unwrap();
     let row = "{\"text\": \"soup\"}\n";
@@ -331,13 +382,16 @@ fn recipes_are_named_after_their_data() {
         ("my rows.jsonl", "my.toml"),
     ] {
         let path = file(folder.path(), name, row);
-        assert_eq!(Rows::open(&path).unwrap().recipe_name(), recipe);
+        assert_eq!(
+            Rows::open(&path, &Names::default()).unwrap().recipe_name(),
+            recipe
+        );
     }
     let folder = folder.path().join("texts");
     fs::create_dir(&folder).unwrap();
     let _ = file(&folder, "a.jsonl", row);
-    let rows = Rows::open(&format!("{}/", folder.display())).unwrap();
+    let rows = Rows::open(&format!("{}/", folder.display()), &Names::default()).unwrap();
     assert_eq!(rows.recipe_name(), "texts.toml");
-    let rows = Rows::open(&format!("{}/*.jsonl", folder.display())).unwrap();
+    let rows = Rows::open(&format!("{}/*.jsonl", folder.display()), &Names::default()).unwrap();
     assert_eq!(rows.recipe_name(), "my.toml");
 }
