@@ -54,6 +54,9 @@ pub(super) fn make(dist: &Dist, kind: Kind) -> Result<()> {
         "--",
         "-C",
         &linker,
+        // the name of the script says nothing: it takes a compiler's options
+        "-C",
+        "linker-flavor=gcc",
     ];
     let compat = compiled(dist)?;
     let mut maturin = dist.command(&dist.root, "maturin", &arguments);
