@@ -1,24 +1,28 @@
 //! Activations in bf16 (`base.compute`) on the processor, beside the goldens and the runs in f32.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use simmer_files::digest::sha256;
+use simmer_kernels::Capabilities;
 use simmer_model::base::{self, BaseConfig, Compute};
 use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Sampling, Sequence, Target, adapter};
-use simmer_train::{Outcome, Resume, train};
+use simmer_train::{Manifest, Outcome, Resume, train};
 
 use crate::golden::{self, AdapterGolden, Tensors};
 use crate::model::model_golden;
 use crate::training::{Kitchen, StopAfter};
 
 const BF16: &str = "base.compute=bf16";
+const F32: &str = "base.compute=f32";
 const CPU: &str = "device=cpu";
 
 fn attached(model: &str, name: &str) -> LlamaForCausalLM {
     let mut config = BaseConfig::from_path(golden::folder(model));
-    config.compute = Compute::Bf16;
+    config.compute = Some(Compute::Bf16);
     let base = base::load(&config, 0, &Device::flex()).unwrap();
     adapter::load(base, &golden::adapter_folder(model, name))
         .unwrap()
@@ -113,7 +117,7 @@ fn scores_and_answers_are_near_those_in_f32() {
     for name in golden::models() {
         let (mut squares, mut count) = (0.0, 0.0);
         let mut config = BaseConfig::from_path(golden::folder(name));
-        config.compute = Compute::Bf16;
+        config.compute = Some(Compute::Bf16);
         let model = base::load(&config, 0, &Device::flex()).unwrap();
         for score in model_golden(name).score {
             let found = model.score(&score.ids).unwrap();
@@ -166,10 +170,50 @@ fn the_same_bytes_on_any_number_of_threads_and_with_a_resume() {
     let recipe = kitchen.recipe(&[CPU, BF16]);
     let outcome = train(&recipe, &run, Resume::Never, &mut observer, &stop).unwrap();
     assert!(matches!(outcome, Outcome::Interrupted { step: 5, .. }));
-    kitchen.train(&[CPU, BF16], "stopped", true).unwrap();
+    // without the key it keeps its own
+    kitchen.train(&[CPU], "stopped", true).unwrap();
     assert!(kitchen.adapter("stopped") == expected, "resumed");
-    // a resumed run keeps its own
-    kitchen.train(&[CPU], "here", true).unwrap_err();
+    let other = kitchen.train(&[CPU, F32], "here", true).unwrap_err();
+    assert!(other.to_string().contains("base.compute"), "{other}");
+}
+
+/// Of a base model in bf16, runs compute in what the device is fastest in; others, and `method.full`, in f32.
+#[test]
+fn the_dtype_is_chosen_by_base_model_and_device() {
+    let kitchen = Kitchen::new();
+    let fastest = Capabilities::of(&Device::flex()).fastest.name();
+    let halves = "base.precision=bf16";
+    let full = "method={ full = {} }";
+    for (run, sets, expected) in [
+        ("f32", &[][..], "f32"),
+        ("bf16", &[halves], fastest),
+        ("chosen", &[halves, F32], "f32"),
+        ("full", &[halves, full], "f32"),
+    ] {
+        let few = [CPU, "train.max_steps=2"];
+        let sets = [&few, sets].concat();
+        kitchen.train(&sets, run, false).unwrap();
+        let text = fs::read_to_string(kitchen.path(run).join("recipe.toml")).unwrap();
+        let recipe: toml::Table = text.parse().unwrap();
+        assert_eq!(recipe["base"]["compute"].as_str(), Some(expected), "{run}");
+        let manifest: Manifest = golden::json(kitchen.path(run).join("manifest.json"));
+        assert_eq!(manifest.compute, expected, "{run}");
+        if run == "chosen" {
+            // as earlier versions wrote it
+            let older = text.replace("compute = \"f32\"\n", "");
+            assert_ne!(older, text);
+            let path = kitchen.path(run).join("manifest.json");
+            let mut manifest: BTreeMap<String, serde_json::Value> = golden::json(path.clone());
+            manifest.remove("compute").unwrap();
+            // the checkpoint names the recipe that it was written with
+            let with = serde_json::json!([{ "step": 0, "recipe": sha256(text.as_bytes()), "changes": [] }]);
+            manifest.insert("accepted".to_owned(), with);
+            fs::write(path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+            fs::write(kitchen.path(run).join("recipe.toml"), older).unwrap();
+            let open = [CPU, "train.max_steps=2", halves];
+            kitchen.train(&open, run, true).unwrap();
+        }
+    }
 }
 
 /// Losses of whole runs: low-rank branches with dropout, a quantised base, the whole model.

@@ -40,7 +40,9 @@ fn trained(
     let rows = r#"{"prompt": "<|im_start|>soup? ", "completion": "heat.<|im_end|>"}"#;
     fs::write(kitchen.path("rows.jsonl"), [rows; 9].join("\n")).unwrap();
     let path = format!("base.path={}", quoted(&golden::folder(model)));
-    let sets: Vec<&str> = [path.as_str(), "train.max_steps=3", MEANT]
+    // the same on every processor, with the same notices
+    let f32 = "base.compute=f32";
+    let sets: Vec<&str> = [path.as_str(), f32, "train.max_steps=3", MEANT]
         .iter()
         .chain(sets)
         .copied()

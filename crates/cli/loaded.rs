@@ -13,7 +13,7 @@ use simmer_files::digest::sha256;
 use simmer_kernels::{Capabilities, Memory};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
-use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute, Precision};
+use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
 
@@ -50,22 +50,11 @@ pub(crate) struct ComputeArgs {
 
 impl ComputeArgs {
     /// The base at `path`, held and computed so.
-    pub(crate) fn base(&self, path: &Path) -> Result<BaseConfig, Failure> {
+    pub(crate) fn base(&self, path: &Path) -> BaseConfig {
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
-        let device = device::capabilities(&self.device)?;
-        base.compute = match self.compute {
-            Some(compute) => compute,
-            None if matches!(device.memory, Memory::Nvidia(_)) => {
-                hub::locate_base(&mut base)?;
-                match base.open()?.precision() {
-                    Precision::Bf16 => Compute::Bf16,
-                    Precision::F32 | Precision::F16 => Compute::F32,
-                }
-            }
-            None => Compute::F32,
-        };
-        Ok(base)
+        base.compute = self.compute;
+        base
     }
 }
 
@@ -93,7 +82,7 @@ pub(crate) struct Loaded {
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
-        let base = self.computing.base(&self.base)?;
+        let base = self.computing.base(&self.base);
         Loaded::open(&base, self.adapter.as_deref(), &self.computing.device)
     }
 }
@@ -110,14 +99,19 @@ pub(crate) fn read_ahead(base: &Base) {
     }
 }
 
-/// A hash of the names, sizes and times of a model's files, its precision and its device. The GPUs of several ranks are taken to
+/// A hash of the names, sizes and times of a model's files, its precision, what it computes in, and its device. The GPUs of several ranks are taken to
 /// be alike.
-fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> String {
+fn identity(
+    paths: &[Option<&Path>],
+    base: &BaseConfig,
+    compute: Compute,
+    device: &Device,
+) -> String {
     let is_gpu = matches!(Capabilities::of(device).memory, Memory::Nvidia(_));
     let first = is_gpu.then(|| device::named("libtorch-cuda:0").ok());
     let first = first.flatten();
     let device = first.as_ref().unwrap_or(device);
-    let mut text = format!("{:?} {:?} {device:?}", base.precision, base.compute);
+    let mut text = format!("{:?} {:?} {device:?}", base.precision, compute);
     for path in paths.iter().copied().flatten() {
         let mut files = vec![path.to_owned()];
         if let Ok(entries) = path.read_dir() {
@@ -188,9 +182,20 @@ impl Loaded {
             .as_deref()
             .map(|folder| AdapterFolder::open(folder).with_context(|| cannot(folder)));
         let opened = opened.transpose()?;
-        let found = base.open()?;
+        let can = Capabilities::of(&device);
+        if can.memory.is_main() {
+            // scores and answers are exact where f32 takes twice as long, and not ten times
+            base.compute.get_or_insert(Compute::F32);
+        }
+        let mut found = base.open()?;
+        let compute = found.choose_compute(&can);
         read_ahead(&found);
-        let identity = identity(&[base.found_path(), adapter.as_deref()], &base, &device);
+        let identity = identity(
+            &[base.found_path(), adapter.as_deref()],
+            &base,
+            compute,
+            &device,
+        );
         let bar = progress::spinner("loading");
         let mut model = found.load(0, &device)?;
         if let Some(folder) = &opened {

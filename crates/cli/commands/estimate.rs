@@ -7,8 +7,9 @@ use clap::Args;
 use simmer_checkpoint::sizes;
 use simmer_data::Steps;
 use simmer_model::base::BasePrecision;
+use simmer_model::device;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
-use simmer_train::{Observer, Recipe, recipe_vocabulary};
+use simmer_train::{Observer, Recipe, open_base, recipe_vocabulary};
 
 use crate::commands::train::sets;
 use crate::failure::{Context, Failure, bail};
@@ -95,7 +96,8 @@ impl Estimate {
             recipe.base.precision.get_or_insert(BasePrecision::Bf16);
         }
         hub::locate_recipe(&mut recipe)?;
-        let mut base = recipe.base.open()?;
+        let device = device::capabilities(&recipe.device)?;
+        let mut base = open_base(&mut recipe, &device)?;
         let tokenizer = recipe_vocabulary(&mut recipe, &mut base, &mut Notes)?;
         let spinner = progress::spinner("reading");
         let steps = Steps {

@@ -146,7 +146,7 @@ impl Eval {
         let Some(path) = &self.base else {
             bail!("--base MODEL is required; --list lists the tasks");
         };
-        let base = self.computing.base(path)?;
+        let base = self.computing.base(path);
         let answering = Arc::new(AtomicBool::new(false));
         let stop = interrupt::flag(
             "stopping after these rows; press Ctrl-C again to stop at once",

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device};
 use crate::capabilities::{Capabilities, Overhead};
 use crate::memory::Memory;
 use crate::operation::{Operation, Operations};
+use crate::product::{ProductUnit, half_unit};
 use crate::reference;
 use crate::{
     AttentionForms, GatedForms, LinearCrossEntropyForms, LinearForms, LoraLinearForms,
@@ -136,6 +137,10 @@ impl Kind {
             fused: const { fused::<Flex>() }.without(reference::chosen()),
             stores: FLOATS,
             computes: &[DType::F32, DType::BF16],
+            fastest: match half_unit() {
+                ProductUnit::Bf16 => DType::BF16,
+                ProductUnit::Amx | ProductUnit::Vector => DType::F32,
+            },
             memory: Memory::Main,
             is_asynchronous: false,
             reads_in_place: true,
@@ -153,6 +158,7 @@ impl Kind {
             kind: "libtorch",
             fused: LIBTORCH.without(reference::chosen()),
             computes: &[DType::F32, DType::BF16],
+            fastest: DType::F32,
             reads_in_place: false,
             updates_in_place: true,
             keeps_low: true,
@@ -169,6 +175,7 @@ impl Kind {
             Self::Cuda(index) => Capabilities {
                 kind: "libtorch-cuda",
                 index: Some(index),
+                fastest: DType::BF16,
                 memory: Memory::Nvidia(index),
                 is_asynchronous: true,
                 overhead: Overhead {

@@ -25,6 +25,8 @@ pub struct Capabilities {
     pub stores: &'static [DType],
     /// Dtypes of the activations that it computes with.
     pub computes: &'static [DType],
+    /// The dtype of activations with which it multiplies weights in bf16 fastest.
+    pub fastest: DType,
     /// The memory that it computes in.
     pub memory: Memory,
     /// Whether an operation returns before it has finished. Then only a result that is read tells that

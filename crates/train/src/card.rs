@@ -187,6 +187,7 @@ fn facts(
         "device",
         format!("{} on {}", manifest.device, manifest.system),
     ));
+    facts.push(("computed in", manifest.compute.clone()));
     facts
 }
 

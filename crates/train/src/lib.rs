@@ -50,6 +50,7 @@ pub use observer::{Observer, Silent, Start};
 pub use optimizer::{AdamW, AdamWConfig, Decay, Moments, OptimizerConfig, Rate};
 pub use outcome::Outcome;
 pub use packing::{Packed, PackedSequence};
+pub use prepared::open_base;
 pub use recipe::{FullConfig, Method, Recipe, RecipeError};
 pub use run::{Resume, train, train_on_ranks};
 pub use sample::SampleConfig;

@@ -15,6 +15,7 @@ use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
 use simmer_kernels::instructions;
 use simmer_model::adapter::AdapterTable;
+use simmer_model::base::Compute;
 use simmer_model::device;
 use simmer_model::export::TOKENIZER_FILES;
 
@@ -45,6 +46,9 @@ pub struct Manifest {
     pub system: String,
     /// The device that computed; `auto` is resolved.
     pub device: String,
+    /// The dtype that the layers computed in.
+    #[serde(default = "f32")]
+    pub compute: String,
     /// The number of threads; the result does not depend on it.
     #[serde(default)]
     pub threads: usize,
@@ -79,6 +83,11 @@ pub struct Accepted {
     pub recipe: String,
     /// The changes, one line each.
     pub changes: Vec<String>,
+}
+
+/// What versions computed in that did not say it.
+fn f32() -> String {
+    Compute::F32.name().to_owned()
 }
 
 fn unknown() -> String {
@@ -165,6 +174,12 @@ impl Manifest {
             features: program::features(),
             system: system(),
             device: device::capabilities(&recipe.device)?.name(),
+            compute: recipe
+                .base
+                .compute
+                .unwrap_or(Compute::F32)
+                .name()
+                .to_owned(),
             threads: rayon::current_num_threads(),
             templates: templates(&recipe.data, tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),
@@ -391,6 +406,7 @@ mod tests {
             "adapter": {}, "data": [], "examples": "", "validation_examples": ""}"#;
         let old: Manifest = serde_json::from_str(old).unwrap();
         assert_eq!((old.commit.as_str(), old.threads), ("unknown", 0));
+        assert_eq!(old.compute, "f32");
         assert!(old.features.is_empty() && old.templates.is_empty());
     }
 

@@ -9,7 +9,7 @@ use simmer_files::size::{counted, readable};
 use simmer_kernels::{Capabilities, Memory};
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError, Starts};
-use simmer_model::base::Base;
+use simmer_model::base::{Base, Compute};
 use simmer_model::{LlamaForCausalLM, device};
 
 use crate::config::MicroBatchTokens;
@@ -41,7 +41,7 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Loads everything, and writes into the recipe what it leaves open: the date of chat templates and
+    /// Loads everything, and writes into the recipe what it leaves open: the date of chat templates, `base.compute` and
     /// `train.micro_batch_tokens = "auto"`. `starts`: where the starts of the adapter come from. A run that starts on so many
     /// ranks must have a micro-batch for each.
     ///
@@ -55,7 +55,13 @@ impl Prepared {
     ) -> Result<Self, TrainError> {
         let device = device::named(&recipe.device)?;
         warn_of_reference(&device, observer);
-        let mut base = recipe.base.open()?;
+        let is_open = recipe.base.compute.is_none();
+        let mut base = open_base(recipe, &Capabilities::of(&device))?;
+        if is_open && base.compute() == Compute::Bf16 {
+            observer.on_notice(
+                "computing in bf16, as the base model is stored; base.compute = \"f32\" is more exact, and slower",
+            );
+        }
         base.check_offload(&Capabilities::of(&device))?;
         if let (Method::Full(_), Some((_, kind))) = (&recipe.method, base.quantised_weight()) {
             return Err(full_on_quantised(kind).into());
@@ -108,13 +114,27 @@ pub(crate) fn model(
     observer: &mut dyn Observer,
 ) -> Result<LlamaForCausalLM, TrainError> {
     let device = device::named(&recipe.device)?;
-    let mut base = recipe.base.open()?;
+    let mut base = open_base(recipe, &Capabilities::of(&device))?;
     base.check_offload(&Capabilities::of(&device))?;
     let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
     let model = base.load(recipe.train.seed, &device.autodiff())?;
     // rank 0 has those of a checkpoint, which are the same
     let starts = Starts::OfWeights;
     Ok(choose_trained(recipe, model, &vocabulary, starts, observer)?.0)
+}
+
+/// Opens the base model, and writes into the recipe what it computes in.
+///
+/// # Errors
+/// As [`BaseConfig::open`](simmer_model::base::BaseConfig::open).
+pub fn open_base(recipe: &mut Recipe, device: &Capabilities) -> Result<Base, TrainError> {
+    if matches!(recipe.method, Method::Full(_)) {
+        // a trained weight in f32 would be rounded at each use
+        recipe.base.compute.get_or_insert(Compute::F32);
+    }
+    let mut base = recipe.base.open()?;
+    recipe.base.compute = Some(base.choose_compute(device));
+    Ok(base)
 }
 
 /// Reads the data, and writes the date that chat templates were given into the recipe.

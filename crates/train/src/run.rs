@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use simmer_files::size::readable;
 use simmer_model::adapter::Starts;
+use simmer_model::base::Compute;
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
@@ -191,7 +192,7 @@ fn refuse(changes: &[String], resume: Resume, folder: &RunFolder) -> Result<(), 
 }
 
 /// Compares the recipe with that of the run, and returns the changes that alter more than rounding. Values that the run
-/// has resolved (date, `micro_batch_tokens = "auto"`) are taken over into the recipe.
+/// has resolved (date, `base.compute`, `micro_batch_tokens = "auto"`) are taken over into the recipe.
 fn recipe_changes(
     recipe: &mut Recipe,
     folder: &RunFolder,
@@ -199,7 +200,10 @@ fn recipe_changes(
 ) -> Result<Vec<String>, TrainError> {
     let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
     let mut before = folder.recipe()?;
-    if let Ok(begun) = Recipe::parse(folder.path(), &before, &[]) {
+    if let Ok(mut begun) = Recipe::parse(folder.path(), &before, &[]) {
+        // Without the key, the run was started by a version that computed in f32 then.
+        let compute = *begun.base.compute.get_or_insert(Compute::F32);
+        recipe.base.compute.get_or_insert(compute);
         // Chat templates get the date of the run's start, not today's.
         if recipe.data.date.is_none() {
             recipe.data.date.clone_from(&begun.data.date);

@@ -256,13 +256,10 @@ fn found(
         memory: machine.memory,
         rate: Rate::Unknown,
     };
-    Ok(estimate(
-        recipe,
-        &model.base,
-        &model.tokenizer,
-        data,
-        known,
-    )?)
+    let mut base = model.base.clone();
+    base.set_compute(recipe.base.compute);
+    base.choose_compute(&device::capabilities(&recipe.device)?);
+    Ok(estimate(recipe, &base, &model.tokenizer, data, known)?)
 }
 
 /// The bytes that a run needs. Weights that stay mapped from their files are not counted, and on a processor those that are

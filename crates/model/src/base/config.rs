@@ -47,10 +47,11 @@ pub struct BaseConfig {
     /// 4.5. Default: true.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub double_quant: bool,
-    /// The dtype that the layers compute in: `"f32"` (default) or `"bf16"`. Sums, the
-    /// loss and trained tensors stay in f32.
-    #[serde(default, skip_serializing_if = "Compute::is_default")]
-    pub compute: Compute,
+    /// The dtype that the layers compute in: `"f32"` or `"bf16"`. Sums, the loss and trained tensors stay in f32.
+    /// Default: `"bf16"` for a base model in bf16 on a device that is faster in it (a GPU, a processor with `avx512_bf16`),
+    /// else `"f32"`; `method.full`: `"f32"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
     /// Where the frozen weights are while they are not used, for a base model that is larger than memory: `"disk"`, in their
     /// files, on the device `cpu`; it needs `train.recompute = "layer"` or `"mlp"`. `"host"`, in main memory, is for
     /// devices with memory of their own, none of which supports it yet. Default: in memory.
@@ -188,31 +189,31 @@ impl Precision {
 /// Dtype of the activations between layers, and of the matrix multiplications.
 ///
 /// Accumulation within an operation, the loss, and trainable parameters are always f32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[derive(schemars::JsonSchema)]
 pub enum Compute {
     /// 32 bits.
-    #[default]
     F32,
     /// 16 bits, the exponent range of f32: half the memory, and the fastest dtype on a GPU.
     Bf16,
 }
 
 impl Compute {
-    pub(super) fn dtype(self) -> DType {
+    /// Burn's name of the dtype.
+    pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,
         }
     }
 
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes a reference"
-    )]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
     }
 }
 
@@ -228,7 +229,7 @@ impl Default for BaseConfig {
             pad_token: None,
             precision: None,
             double_quant: true,
-            compute: Compute::default(),
+            compute: None,
             offload: None,
             located: [None, None],
         }

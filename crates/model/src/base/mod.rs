@@ -36,7 +36,8 @@ pub struct Base {
     precision: Option<BasePrecision>,
     /// Whether scales of nf4 and fp4 are quantised once more.
     double_quant: bool,
-    compute: Compute,
+    /// The dtype that the layers compute in, if it was chosen.
+    compute: Option<Compute>,
     offload: Option<Offload>,
     /// Rows of tokens that were added to the tokenizer.
     new_rows: Range<usize>,
@@ -60,6 +61,24 @@ impl Base {
         });
         let wanted = self.precision.and_then(BasePrecision::float);
         wanted.or(stored).unwrap_or(Precision::F32)
+    }
+
+    /// Sets the dtype that the layers compute in; `None`: it is open.
+    pub fn set_compute(&mut self, compute: Option<Compute>) {
+        self.compute = compute;
+    }
+
+    /// Chooses the dtype that the layers compute in, unless [`BaseConfig::compute`] has: bf16 for weights in bf16 on a device
+    /// that is faster in it, else f32.
+    pub fn choose_compute(&mut self, device: &Capabilities) -> Compute {
+        let faster = self.precision() == Precision::Bf16 && device.fastest == DType::BF16;
+        let default = if faster { Compute::Bf16 } else { Compute::F32 };
+        *self.compute.get_or_insert(default)
+    }
+
+    /// The dtype that the layers compute in: the chosen one, or f32.
+    pub fn compute(&self) -> Compute {
+        self.compute.unwrap_or(Compute::F32)
     }
 
     /// Bytes that the weights take, and how many of them stay memory-mapped, so that the operating system can drop them and
@@ -103,12 +122,13 @@ impl Base {
     /// The model records gradients; [`Module::valid`](burn::module::Module::valid) returns a model for inference.
     /// Weights that are stored in the requested dtype stay memory-mapped; a widened copy exists only within an
     /// operation. Random weights are drawn from `seed`, in f32 unless `precision` is set; beside quantised ones in bf16.
+    /// The layers compute in f32 unless another dtype was chosen.
     ///
     /// # Errors
     /// A dtype that Burn does not support, or that the device does not compute in.
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
         let can = Capabilities::of(device);
-        let dtype = self.compute.dtype();
+        let dtype = self.compute().dtype();
         if !can.computes.contains(&dtype) {
             return Err(BaseError::Compute {
                 device: can.name(),
@@ -137,7 +157,7 @@ impl Base {
             Ok(Source::Dense(stored(convert(data, precision), &can)))
         };
         let mut model = build(&self.config, &mut source, device)?;
-        model.model.embed_tokens.compute = self.compute.dtype();
+        model.model.embed_tokens.compute = dtype;
         model.own_vocabulary = !self.new_rows.is_empty();
         model.pages = self.layer_pages()?;
         Ok(model)

@@ -9,7 +9,7 @@ use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
 use simmer_checkpoint::numbers::floats;
 use simmer_checkpoint::{Checkpoint, Dtype, Pretrained};
 
-use super::{Base, BaseError, BasePrecision, Compute, QuantisedOnLoad, random};
+use super::{Base, BaseError, BasePrecision, QuantisedOnLoad, random};
 
 /// Bytes of rows in f32 that are quantised at a time.
 const TOGETHER: usize = 16 << 20;
@@ -54,7 +54,7 @@ impl Base {
             checkpoint: Some(model.checkpoint),
             precision: quantised.map(|quantised| quantised.precision),
             double_quant: quantised.is_none_or(|quantised| quantised.double_quant),
-            compute: Compute::default(),
+            compute: None,
             offload: None,
             new_rows: 0..0,
         }

@@ -14,7 +14,6 @@ mod time;
 
 use std::fmt;
 
-use burn::tensor::DType;
 use serde::Serialize;
 use simmer_checkpoint::layout::{parameter_count, tensors};
 use simmer_data::{Dataset, Tokenizer};
@@ -264,10 +263,7 @@ impl Subject<'_> {
     ) -> Result<Option<StepTime>, TrainError> {
         let (config, flops) = (&self.base.config, work.total());
         let name = device.name();
-        let compute = match self.recipe.base.compute {
-            Compute::F32 => DType::F32,
-            Compute::Bf16 => DType::BF16,
-        };
+        let compute = self.base.compute().dtype();
         if !device.is_asynchronous {
             let rate = match rate {
                 Rate::Unknown => return Ok(None),
@@ -325,7 +321,7 @@ impl Subject<'_> {
     }
 
     fn element(&self) -> u64 {
-        match self.recipe.base.compute {
+        match self.base.compute() {
             Compute::F32 => 4,
             Compute::Bf16 => 2,
         }

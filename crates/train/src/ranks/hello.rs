@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 use simmer_files::digest::sha256;
 
@@ -23,6 +24,8 @@ pub(crate) struct Hello {
     base: BTreeMap<String, String>,
     /// Parameters that are trained.
     parameters: usize,
+    /// The dtype that its layers compute in.
+    compute: String,
     /// Where it computes.
     place: Place,
 }
@@ -36,6 +39,7 @@ impl Hello {
         recipe: &Recipe,
         base: &BTreeMap<String, Fingerprint>,
         parameters: usize,
+        compute: DType,
     ) -> Self {
         let place = Place::of(&recipe.device);
         let mut recipe = recipe.clone();
@@ -49,6 +53,7 @@ impl Hello {
                 .map(|(name, print)| (name.clone(), print.sha256.clone()))
                 .collect(),
             parameters,
+            compute: compute.name().to_owned(),
             place,
         }
     }
@@ -57,12 +62,13 @@ impl Hello {
     ///
     /// # Errors
     /// Files that cannot be read.
-    pub(crate) fn read(recipe: &Recipe, parameters: usize) -> Result<Self, TrainError> {
-        Ok(Self::new(
-            recipe,
-            &Manifest::base_of(recipe, None)?,
-            parameters,
-        ))
+    pub(crate) fn read(
+        recipe: &Recipe,
+        parameters: usize,
+        compute: DType,
+    ) -> Result<Self, TrainError> {
+        let base = Manifest::base_of(recipe, None)?;
+        Ok(Self::new(recipe, &base, parameters, compute))
     }
 
     /// What differs from that of another rank.
@@ -99,6 +105,10 @@ impl Hello {
             let [ours, theirs] =
                 [self.parameters, theirs.parameters].map(|count| count.to_string());
             return differs("number of trained parameters", ours, theirs);
+        }
+        if self.compute != theirs.compute {
+            let what = "dtype of activations (set `base.compute` to make them equal)";
+            return differs(what, self.compute.clone(), theirs.compute.clone());
         }
         Ok(())
     }
@@ -146,6 +156,7 @@ mod tests {
             recipe: "r".to_owned(),
             base: BTreeMap::from([("config.json".to_owned(), "c".to_owned())]),
             parameters: 7,
+            compute: "f32".to_owned(),
             place: Place::of("cpu"),
         }
     }
@@ -169,6 +180,7 @@ mod tests {
             with(|theirs| theirs.recipe = "x".to_owned()),
             with(|theirs| theirs.base.clear()),
             with(|theirs| theirs.parameters = 8),
+            with(|theirs| theirs.compute = "bf16".to_owned()),
             said(Err("model.safetensors: no such file".to_owned())).unwrap_err(),
         ];
         insta::assert_snapshot!(all.join("\n"), @r"
@@ -176,6 +188,7 @@ mod tests {
         rank 1 has another recipe: sha256 x, rank 0 has sha256 r
         rank 1 has another base model: config.json missing, rank 0 has config.json c
         rank 1 has another number of trained parameters: 8, rank 0 has 7
+        rank 1 has another dtype of activations (set `base.compute` to make them equal): bf16, rank 0 has f32
         rank 1: model.safetensors: no such file
         ");
     }

@@ -38,7 +38,7 @@ pub fn refuse(ranks: &dyn Ranks, why: String) {
 fn load(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(Trainer, Hello), TrainError> {
     let model = prepared::model(&mut recipe.clone(), &mut Silent)?;
     let trainer = Trainer::new(model, &recipe.train)?.with_ranks(Rc::clone(ranks), Order::Tree)?;
-    let hello = Hello::read(recipe, trainer.parameters())?;
+    let hello = Hello::read(recipe, trainer.parameters(), trainer.model().computes_in())?;
     Ok((trainer, hello))
 }
 

@@ -177,7 +177,11 @@ impl<'a> Training<'a> {
             .trainer
             .with_ranks(Rc::clone(ranks), self.state.order)?;
         if ranks.size() > 1 {
-            let hello = Hello::new(recipe, &self.manifest.base, self.trainer.parameters());
+            let (parameters, compute) = (
+                self.trainer.parameters(),
+                self.trainer.model().computes_in(),
+            );
+            let hello = Hello::new(recipe, &self.manifest.base, parameters, compute);
             let places = hear(&**ranks, &hello)?;
             self.observer.on_notice(&format!(
                 "{} ranks compute the micro-batches of each step: {}",
