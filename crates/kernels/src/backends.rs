@@ -136,6 +136,7 @@ impl Kind {
             fused: const { fused::<Flex>() }.without(reference::chosen()),
             stores: FLOATS,
             computes: &[DType::F32, DType::BF16],
+            fp8: false,
             memory: Memory::Main,
             is_asynchronous: false,
             reads_in_place: true,
@@ -152,7 +153,7 @@ impl Kind {
         let libtorch = Capabilities {
             kind: "libtorch",
             fused: LIBTORCH.without(reference::chosen()),
-            computes: &[DType::F32, DType::BF16],
+            fp8: true,
             reads_in_place: false,
             updates_in_place: true,
             keeps_low: true,

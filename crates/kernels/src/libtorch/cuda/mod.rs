@@ -58,16 +58,18 @@ pub(crate) static CROSS_ENTROPY: Source = source!("cross_entropy");
 pub(crate) static SUM_ROWS: Source = source!("sum_rows");
 pub(crate) static DECODE_ATTENTION: Source = source!("decode_attention");
 
+pub(crate) static QUANTISE_ROWS: Source = source!("quantise_rows");
 
 /// All of them.
 #[cfg(test)]
-static SOURCES: [&Source; 6] = [
+static SOURCES: [&Source; 7] = [
     &ROPE,
     &GATED,
     &RMS_NORM,
     &CROSS_ENTROPY,
     &SUM_ROWS,
     &DECODE_ATTENTION,
+    &QUANTISE_ROWS,
 ];
 
 /// A compiled kernel on a GPU.
@@ -168,6 +170,11 @@ static DRIVER: LazyLock<Result<Driver, String>> = LazyLock::new(|| {
 pub(crate) fn unavailable() -> Option<String> {
     let compiler = Compiler::get().err().map(|error| error.to_string());
     compiler.or_else(|| DRIVER.as_ref().err().cloned())
+}
+
+/// The compute capability of a GPU, 90 for 9.0, if the driver is there and tells it.
+pub(crate) fn capability(gpu: usize) -> Option<i32> {
+    DRIVER.as_ref().ok()?.capability(gpu as i32).ok()
 }
 
 impl Source {
