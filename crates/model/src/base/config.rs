@@ -47,7 +47,8 @@ pub struct BaseConfig {
     /// 4.5. Default: true.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub double_quant: bool,
-    /// The dtype that the layers compute in: `"f32"` (default) or `"bf16"`. Sums, the
+    /// The dtype that the layers compute in: `"f32"` (default), `"bf16"`, or `"fp8"`: bf16, with the products of frozen
+    /// linear weights in e4m3, on GPUs that multiply in it (libtorch; NVIDIA's from compute capability 8.9 on). Sums, the
     /// loss and trained tensors stay in f32.
     #[serde(default, skip_serializing_if = "Compute::is_default")]
     pub compute: Compute,
@@ -195,15 +196,19 @@ pub enum Compute {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, the exponent range of f32: half the memory, and the fastest dtype on a GPU.
+    /// 16 bits, the exponent range of f32: half the memory, and on a GPU several times as fast.
     Bf16,
+    /// Bf16, and the products of frozen linear weights in 8 bits: weights, activations and gradients are quantised to e4m3
+    /// with a scale for each row. On GPUs that multiply in it.
+    Fp8,
 }
 
 impl Compute {
-    pub(super) fn dtype(self) -> DType {
+    /// The dtype of the activations.
+    pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
+            Self::Bf16 | Self::Fp8 => DType::BF16,
         }
     }
 
