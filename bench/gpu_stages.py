@@ -49,7 +49,11 @@ OPTIONAL = {
     "cross_entropy": ("linear_cross_entropy", "linear_cross_entropy::"),
     "decoding_graph": (None, "decoding::"),
     "decode_attention": (None, "decoding::"),
+    "quantise_rows": ("linear", "frozen::fp8::"),
+    "fp8_fast_sums": ("linear", "frozen::fp8::"),
 }
+# Settings of the run that a kernel is used in, beside those of the others.
+OF_KERNEL = {"quantise_rows": {"compute": "fp8"}, "fp8_fast_sums": {"compute": "fp8"}}
 # Far apart: processes start and load in times that differ.
 NEW_TOKENS = (16, 528)
 PROMPT = "Once upon a time, in a kitchen by the sea,"
@@ -126,7 +130,8 @@ class Stages(Bench):
                 for way in times if operation else ():
                     variables = {"SIMMER_KERNELS": kernel if way == "with" else f"-{kernel}"}
                     out = folder / f"{kernel}-{way}"
-                    looked = lambda: self.profile(model, data, out, variables, **settings)
+                    chosen = settings | OF_KERNEL.get(kernel, {})
+                    looked = lambda: self.profile(model, data, out, variables, **chosen)
                     times[way] = of_operation(self.attempt(f"{kernel} {way}", looked), operation)
                 found[kernel] = {"tests": self.attempt(f"{kernel}: tests", tests), **times}
                 rows.append(self.kernel_row(kernel, found[kernel]))
@@ -359,9 +364,21 @@ class Stages(Bench):
                 raise Skip(f"this simmer refuses base.compute = \"fp8\": {lines[0] if lines else error}") from None
             model = folder / "model"
             config = self.write_model("llama-3-8b", model)
-            ours = lambda compute: self.train(model, data, folder / compute, **settings, compute=compute)
-            found = self.measure(config, {"simmer": lambda: ours("fp8"), "simmer, bf16": lambda: ours("bf16")})
-        return {"shape": "llama-3-8b", "row_tokens": tokens, "programs": found}
+            ours = lambda name, compute, kernels: self.train(
+                *(model, data, folder / name, {"SIMMER_KERNELS": kernels}), **settings, compute=compute
+            )
+            found = self.measure(
+                config,
+                {
+                    "simmer": lambda: ours("fp8", "fp8", "quantise_rows"),
+                    "simmer, quantised by ATen": lambda: ours("aten", "fp8", "-quantise_rows"),
+                    "simmer, bf16": lambda: ours("bf16", "bf16", ""),
+                },
+            )
+            profile = self.shown_profile(
+                *(model, data, folder / "profile", {"SIMMER_KERNELS": "quantise_rows"}), **settings, compute="fp8"
+            )
+        return {"shape": "llama-3-8b", "row_tokens": tokens, "programs": found, "profile": profile}
 
     def nf4(self) -> dict:
         """The 8B shape with a base in nf4: simmer beside PEFT on bitsandbytes."""

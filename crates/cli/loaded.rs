@@ -59,7 +59,11 @@ impl ComputeArgs {
 }
 
 fn compute(text: &str) -> Result<Compute, String> {
-    serde_json::from_value(text.into()).map_err(|_| format!("expected f32 or bf16, found {text}"))
+    match serde_json::from_value(text.into()) {
+        Ok(found @ (Compute::F32 | Compute::Bf16)) => Ok(found),
+        // "fp8" is for training: its second copy of the weights would serve nothing
+        Ok(Compute::Fp8) | Err(_) => Err(format!("expected f32 or bf16, found {text}")),
+    }
 }
 
 pub(crate) fn precision(text: &str) -> Result<BasePrecision, String> {

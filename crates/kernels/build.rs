@@ -9,10 +9,33 @@ fn main() {
 }
 
 #[cfg(feature = "libtorch")]
+const SOURCES: [&str; 8] = [
+    "src/libtorch/aten.cpp",
+    "src/libtorch/cuda.cpp",
+    "src/libtorch/graph.cpp",
+    "src/libtorch/group.cpp",
+    "src/libtorch/nccl.cpp",
+    "src/libtorch/product.cpp",
+    "src/libtorch/thread.cpp",
+    "src/libtorch/timeline.cpp",
+];
+
+/// What they include, beside libtorch's headers.
+#[cfg(feature = "libtorch")]
+const HEADERS: [&str; 3] = [
+    "src/libtorch/gloo",
+    "src/libtorch/guarded.h",
+    "src/libtorch/loaded.h",
+];
+
+#[cfg(feature = "libtorch")]
 fn aten() {
     use std::path::PathBuf;
 
-    println!("cargo:rerun-if-changed=src/libtorch");
+    // not the folder: its Rust sources change more often, and these take minutes
+    for file in SOURCES.into_iter().chain(HEADERS) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     // torch-sys tells dependent crates the folder of the library that it links
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
         panic!("torch-sys does not report the folder of libtorch: see docs/guide/gpu.md");
@@ -36,16 +59,5 @@ fn aten() {
     if has_cuda {
         build.define("SIMMER_CUDA", None);
     }
-    build
-        .files([
-            "src/libtorch/aten.cpp",
-            "src/libtorch/cuda.cpp",
-            "src/libtorch/graph.cpp",
-            "src/libtorch/group.cpp",
-            "src/libtorch/nccl.cpp",
-            "src/libtorch/product.cpp",
-            "src/libtorch/thread.cpp",
-            "src/libtorch/timeline.cpp",
-        ])
-        .compile("simmer_aten");
+    build.files(SOURCES).compile("simmer_aten");
 }

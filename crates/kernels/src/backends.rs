@@ -141,6 +141,7 @@ impl Kind {
                 ProductUnit::Bf16 => DType::BF16,
                 ProductUnit::Amx | ProductUnit::Vector => DType::F32,
             },
+            fp8: false,
             memory: Memory::Main,
             is_asynchronous: false,
             reads_in_place: true,
@@ -157,8 +158,8 @@ impl Kind {
         let libtorch = Capabilities {
             kind: "libtorch",
             fused: LIBTORCH.without(reference::chosen()),
-            computes: &[DType::F32, DType::BF16],
             fastest: DType::F32,
+            fp8: true,
             reads_in_place: false,
             updates_in_place: true,
             keeps_low: true,

@@ -27,6 +27,8 @@ pub struct Capabilities {
     pub computes: &'static [DType],
     /// The dtype of activations with which it multiplies weights in bf16 fastest.
     pub fastest: DType,
+    /// Whether it has products in fp8, as far as its kind tells; see [`Self::check_fp8`].
+    pub(crate) fp8: bool,
     /// The memory that it computes in.
     pub memory: Memory,
     /// Whether an operation returns before it has finished. Then only a result that is read tells that
@@ -47,6 +49,36 @@ pub struct Capabilities {
     /// Bytes of weights that it reads per second when each is used once, as in generation: an order of
     /// magnitude.
     pub read_rate: f64,
+}
+
+/// Why a device does not multiply in fp8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoFp8 {
+    /// It has no such kernels.
+    Device,
+    /// The GPU is of an older architecture.
+    Capability {
+        /// Its compute capability.
+        major: i32,
+        /// See `major`.
+        minor: i32,
+    },
+}
+
+/// The compute capability from which on GPUs multiply in fp8.
+#[cfg(feature = "libtorch")]
+const FP8_FROM: i32 = 89;
+
+/// Whether a compute capability, 90 for 9.0, is enough, if it is known.
+#[cfg(feature = "libtorch")]
+fn enough_for_fp8(capability: Option<i32>) -> Result<(), NoFp8> {
+    match capability {
+        Some(capability) if capability < FP8_FROM => Err(NoFp8::Capability {
+            major: capability / 10,
+            minor: capability % 10,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What a device needs beside the tensors of a model.
@@ -70,8 +102,41 @@ impl Capabilities {
         }
     }
 
+    /// Whether it multiplies in fp8: libtorch does, slowly on a processor, and on GPUs from compute capability 8.9 on. A GPU
+    /// that is not in this machine is taken to.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn check_fp8(&self) -> Result<(), NoFp8> {
+        if !self.fp8 {
+            return Err(NoFp8::Device);
+        }
+        #[cfg(feature = "libtorch")]
+        if let Memory::Nvidia(gpu) = self.memory {
+            return enough_for_fp8(crate::libtorch::cuda::capability(gpu));
+        }
+        Ok(())
+    }
+
     /// The operations that run by their reference implementations.
     pub fn without_fused_form(&self) -> Operations {
         Operations::ALL.without(self.fused)
+    }
+}
+
+#[cfg(all(test, feature = "libtorch"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_multiply_in_fp8_from_ada_on() {
+        let of = enough_for_fp8;
+        assert_eq!(of(Some(86)), Err(NoFp8::Capability { major: 8, minor: 6 }));
+        for capability in [Some(89), Some(90), Some(120), None] {
+            assert_eq!(of(capability), Ok(()));
+        }
+        let check = |name: &str| Capabilities::named(name).unwrap().check_fp8();
+        assert_eq!(check("cpu"), Err(NoFp8::Device));
+        assert_eq!(check("libtorch"), Ok(()));
     }
 }

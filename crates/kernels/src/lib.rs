@@ -63,13 +63,15 @@ pub use attention::{
     Attended, AttentionBackend, AttentionForms, Scores, attention, attention_reference,
 };
 pub use backends::{Unavailable, features, gpus, has_cuda, not_compiled, open, out_of_memory};
-pub use capabilities::{Capabilities, Overhead};
+pub use capabilities::{Capabilities, NoFp8, Overhead};
 pub use decoding::{Decoding, NewestToken, StepInputs};
 pub use dropout::{Dropout, mix};
 pub use flat::{
     AdamWStep, AdamWTensors, FlatBackend, Part, adamw, adamw_reference, copy_again, norm,
 };
-pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn};
+pub use frozen::{
+    FP8_STEP, FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn,
+};
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use given_gradient::{GivenGradientBackend, given_gradient};
 pub use instructions::{Instructions, instructions};

@@ -23,11 +23,15 @@ pub enum OptionalKernel {
     DecodingGraph,
     /// The kernel of attention in such a step.
     DecodeAttention,
+    /// Rows in e4m3 with their scales, in one pass.
+    QuantiseRows,
+    /// Sums of products in fp8 in the precision of the tensor cores, which is lower than that of f32.
+    Fp8FastSums,
 }
 
 impl OptionalKernel {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::CudnnAttention,
         Self::Rope,
         Self::Gated,
@@ -36,6 +40,8 @@ impl OptionalKernel {
         Self::CrossEntropy,
         Self::DecodingGraph,
         Self::DecodeAttention,
+        Self::QuantiseRows,
+        Self::Fp8FastSums,
     ];
 
     /// The name in `SIMMER_KERNELS`.
@@ -49,13 +55,18 @@ impl OptionalKernel {
             Self::CrossEntropy => "cross_entropy",
             Self::DecodingGraph => "decoding_graph",
             Self::DecodeAttention => "decode_attention",
+            Self::QuantiseRows => "quantise_rows",
+            Self::Fp8FastSums => "fp8_fast_sums",
         }
     }
 
     /// Whether it is on without `SIMMER_KERNELS`: a GPU has compared it with its reference implementation, and it is the
     /// faster form there.
     pub fn is_default(self) -> bool {
-        !matches!(self, Self::DecodingGraph | Self::DecodeAttention)
+        !matches!(
+            self,
+            Self::DecodingGraph | Self::DecodeAttention | Self::QuantiseRows | Self::Fp8FastSums
+        )
     }
 
     /// Whether it is on.

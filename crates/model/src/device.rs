@@ -219,7 +219,7 @@ mod tests {
         hint: unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in them
         ");
         insta::assert_snapshot!(message(DeviceError::Kernels { found: "cudnn".to_owned() }), @"
-        SIMMER_KERNELS: unknown kernel `cudnn`: expected all, or a list of cudnn_attention, rope, gated, rms_norm, sum_rows, cross_entropy, decoding_graph, decode_attention; - before a name switches a kernel off
+        SIMMER_KERNELS: unknown kernel `cudnn`: expected all, or a list of cudnn_attention, rope, gated, rms_norm, sum_rows, cross_entropy, decoding_graph, decode_attention, quantise_rows, fp8_fast_sums; - before a name switches a kernel off
         hint: unset the environment variable SIMMER_KERNELS: it switches kernels for NVIDIA GPUs on and off
         ");
         insta::assert_snapshot!(message(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"

@@ -5,7 +5,7 @@
 use tch::{Kind, Tensor};
 
 use super::memory::Memory;
-use crate::libtorch::cuda::{Argument, DECODE_ATTENTION, Kernel};
+use crate::libtorch::cuda::{Argument, DECODE_ATTENTION, Kernel, PACK, names_of, together};
 use crate::{OptionalKernel, Scores};
 
 /// Threads of a block.
@@ -18,6 +18,26 @@ const LARGEST: i64 = 256;
 const BLOCKS: i64 = 264;
 /// The most blocks that share the keys of a row.
 const SPLITS: i64 = 32;
+
+/// The kernel that writes, and those that attend: for one query head of a key head, for several, and with single elements.
+const NAMES: [(&str, [&str; 3]); 2] = [
+    (
+        "decode_write_f32",
+        [
+            "decode_attention_f32",
+            "decode_attention_f32_grouped",
+            "decode_attention_f32_single",
+        ],
+    ),
+    (
+        "decode_write_bf16",
+        [
+            "decode_attention_bf16",
+            "decode_attention_bf16_grouped",
+            "decode_attention_bf16_single",
+        ],
+    ),
+];
 
 /// How the keys of a step are shared among threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,42 +85,23 @@ fn plan(
     if !of_one_kind || !are_whole || !angles_are_f32 {
         return None;
     }
-    let is_aligned = cache.iter().all(|of| of.data_ptr().addr() % 16 == 0);
+    let width = together(kind, &cache, &[dim], PACK)?;
     let [rows, _] = memory.sizes();
-    planned(kind, is_aligned, rows, [q.size()[1], k.size()[1], dim])
+    planned(kind, width, rows, [q.size()[1], k.size()[1], dim])
 }
 
-/// For `sizes` N, K and D.
-fn planned(kind: Kind, is_aligned: bool, rows: i64, sizes: [i64; 3]) -> Option<Plan> {
+/// For `width` elements of the keys at a time, and `sizes` N, K and D.
+fn planned(kind: Kind, width: i64, rows: i64, sizes: [i64; 3]) -> Option<Plan> {
     let [heads, key_heads, dim] = sizes;
     let group = heads / key_heads;
-    let (width, write, names) = match kind {
-        Kind::Float => {
-            let names = [
-                "decode_attention_f32",
-                "decode_attention_f32_grouped",
-                "decode_attention_f32_single",
-            ];
-            (4, "decode_write_f32", names)
-        }
-        Kind::BFloat16 => {
-            let names = [
-                "decode_attention_bf16",
-                "decode_attention_bf16_grouped",
-                "decode_attention_bf16_single",
-            ];
-            (8, "decode_write_bf16", names)
-        }
-        _ => return None,
-    };
+    let (write, names) = names_of(kind, NAMES)?;
     if dim > LARGEST {
         return None;
     }
-    let is_wide = is_aligned && dim % width == 0;
-    let (attend, width, of_block) = match (is_wide, group) {
-        (true, 1) => (names[0], width, 1),
-        (true, _) => (names[1], width, 4),
-        (false, _) => (names[2], 1, 4),
+    let (attend, of_block) = match (width > 1, group) {
+        (true, 1) => (names[0], 1),
+        (true, _) => (names[1], 4),
+        (false, _) => (names[2], 4),
     };
     let needed = (dim as u64).div_ceil(width as u64).next_power_of_two() as i64;
     let sets = key_heads * (group as u64).div_ceil(of_block as u64) as i64;
@@ -188,7 +189,8 @@ mod tests {
 
     #[test]
     fn plans_of_models() {
-        let of = |kind, rows, sizes| planned(kind, true, rows, sizes).unwrap();
+        let width = |kind| names_of(kind, [4, 8]).unwrap_or(1);
+        let of = |kind, rows, sizes| planned(kind, width(kind), rows, sizes).unwrap();
         // LLaMA 3 8B, of one text and of many
         let plan = of(Kind::BFloat16, 1, [32, 8, 128]);
         assert_eq!(plan.attend, "decode_attention_bf16_grouped");
@@ -199,20 +201,19 @@ mod tests {
         let plan = of(Kind::Float, 2, [16, 16, 256]);
         assert_eq!(plan.attend, "decode_attention_f32");
         assert_eq!([plan.lanes, plan.splits, plan.sets], [32, 8, 16]);
-        assert_eq!(
-            of(Kind::Float, 1, [4, 2, 6]).attend,
-            "decode_attention_f32_single"
-        );
-        assert_eq!(planned(Kind::Half, true, 1, [4, 2, 8]), None);
-        assert_eq!(planned(Kind::Float, true, 1, [4, 2, 257]), None);
+        let plan = planned(Kind::Float, 1, 1, [4, 2, 6]).unwrap();
+        assert_eq!(plan.attend, "decode_attention_f32_single");
+        assert_eq!(planned(Kind::Half, 1, 1, [4, 2, 8]), None);
+        assert_eq!(planned(Kind::Float, 1, 1, [4, 2, 257]), None);
     }
 
     /// The most that a kernel gets without asking for more.
     #[test]
     fn blocks_share_at_most_48_kib() {
         for dim in 1..=LARGEST {
-            for (kind, key_heads) in [(Kind::Float, 1), (Kind::BFloat16, 4)] {
-                let plan = planned(kind, true, 1, [4, key_heads, dim]).unwrap();
+            for (kind, key_heads, width) in [(Kind::Float, 1, 4), (Kind::BFloat16, 4, 8)] {
+                let width = if dim % width == 0 { width } else { 1 };
+                let plan = planned(kind, width, 1, [4, key_heads, dim]).unwrap();
                 assert!(THREADS / plan.lanes * plan.heads * (dim + 2) * 4 <= 48 << 10);
             }
         }

@@ -5,12 +5,13 @@
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
+use burn::tensor::{DType, TensorData};
 use simmer_blocks::ggml::BlockType;
 use simmer_blocks::{Absmax, Form, Fp8Scales, Quantised, Rounding, paired_row};
 use tch::{Device, Kind, Tensor};
 
 use super::{FrozenForms, QuantisedWeight};
-use crate::libtorch::{bytes_on, fresh, uploaded};
+use crate::libtorch::{bytes_on, fill, fresh, uploaded};
 
 mod ggml;
 
@@ -195,7 +196,7 @@ impl Matrix {
     ///
     /// # Shapes
     /// `ids`: `[T]`, i64. Result: `[T, C]`.
-    fn rows(&self, ids: &Tensor) -> Tensor {
+    pub(super) fn rows(&self, ids: &Tensor) -> Tensor {
         if self.codes.tensor.dim() == 1 {
             let [rows, columns] = self.shape;
             let all = self.flat().view([rows as i64, columns as i64]);
@@ -317,13 +318,30 @@ fn rounded(wide: Tensor, rounding: Rounding) -> Tensor {
     }
 }
 
+/// A dense matrix on a device, in its dtype.
+///
+/// # Panics
+/// If its dtype is not f32, bf16 or f16.
+pub(super) fn dense_on(device: Device, data: &TensorData) -> Tensor {
+    let kind = match data.dtype() {
+        DType::F32 => Kind::Float,
+        DType::BF16 => Kind::BFloat16,
+        DType::F16 => Kind::Half,
+        other => panic!("weights have a dtype of floating point, found {other:?}"),
+    };
+    let [rows, columns]: [usize; 2] = data.shape().dims();
+    let there = Tensor::empty([rows as i64, columns as i64], (kind, device));
+    fill(&there, data.as_bytes());
+    there
+}
+
 impl FrozenForms for LibTorch {
     fn widened_weight(weight: &QuantisedWeight, _: &Self::Device) -> TchTensor {
-        fresh(weight.torch().widened(Kind::Float))
+        fresh(weight.torch_widened(Kind::Float))
     }
 
     fn widened_rows(weight: &QuantisedWeight, rows: TchTensor) -> TchTensor {
         let rows = rows.tensor.to_kind(Kind::Int64);
-        fresh(weight.torch().rows(&rows))
+        fresh(weight.torch_rows(&rows))
     }
 }

@@ -1,10 +1,12 @@
 //! A frozen weight in the form in which it is stored: dense in f32, bf16 or f16, or quantised.
 //!
 //! Matrix multiplications widen it inside, so that no widened copy of a whole weight exists on the
-//! processor. On libtorch a quantised weight is widened as a whole for each multiplication.
+//! processor. On libtorch a quantised weight is widened as a whole for each multiplication, unless it is multiplied in fp8.
 //!
 //! Axes: T tokens, R rows (output features, or the vocabulary), C columns (input features).
 
+#[cfg(feature = "libtorch")]
+pub(crate) mod fp8;
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
 mod quantised;
@@ -17,6 +19,9 @@ use burn::backend::{
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 pub use quantised::QuantisedWeight;
+
+/// The rows and columns of a weight that is multiplied in fp8 are multiples of this: the products of GPUs take no others.
+pub const FP8_STEP: usize = 16;
 
 /// A weight in the form in which it is stored. A weight that is trained is dense.
 #[derive(Debug, Clone)]

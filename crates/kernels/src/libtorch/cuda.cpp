@@ -4,6 +4,7 @@
 // The functions called have the signatures declared here in CUDA 11.2 to 13.
 
 #include "guarded.h"
+#include "loaded.h"
 
 #include <c10/core/Device.h>
 #include <c10/core/Stream.h>
@@ -23,18 +24,6 @@ constexpr int SUCCESS = 0;
 constexpr int COMPILATION_FAILED = 6; // of a result of NVRTC
 constexpr int MAJOR = 75;             // of an attribute of a device: its compute capability
 constexpr int MINOR = 76;
-
-void *opened(const char *path) {
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!library) throw std::runtime_error(dlerror());
-    return library;
-}
-
-template <typename F>
-void find(void *library, const char *path, const char *name, F &function) {
-    function = reinterpret_cast<F>(dlsym(library, name));
-    if (!function) throw std::runtime_error(std::string(path) + " has no function " + name);
-}
 
 // CUDA's name of a stream of torch. Before torch 2.10 only the default stream has one here.
 template <typename S>

@@ -25,7 +25,8 @@ pub(crate) use self::copy::{bytes_on, copy_queued, fill, shared_memory, uploaded
 pub use self::group::{ProcessGroup, Rendezvous, Transfer};
 pub use self::nccl::{Communicator, Nccl};
 pub(crate) use self::product::{
-    add_product_with, in_kind, product_with, scaled_product, scaled_product_into, wide_product,
+    add_product_with, in_kind, product_beside, product_with, scaled_product, scaled_product_into,
+    wide_product,
 };
 use crate::frozen::WeightOn;
 
@@ -73,7 +74,7 @@ pub(crate) fn bytes(tensors: &[&Tensor]) -> usize {
 pub(crate) fn weight_in(weight: &WeightOn<LibTorch>, kind: Kind) -> Tensor {
     match weight {
         WeightOn::Dense(weight) => in_kind(&weight.tensor, kind),
-        WeightOn::Quantised(weight) => weight.torch().widened(kind),
+        WeightOn::Quantised(weight) => weight.torch_widened(kind),
     }
 }
 

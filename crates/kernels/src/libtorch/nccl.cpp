@@ -4,13 +4,12 @@
 // The functions called have the signatures declared here since NCCL 2.4.
 
 #include "guarded.h"
+#include "loaded.h"
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-
-#include <dlfcn.h>
 
 #include <cstdint>
 #include <cstring>
@@ -65,12 +64,6 @@ struct Communicator {
 
 namespace {
 
-template <typename F>
-void find(void *library, const char *path, const char *name, F &function) {
-    function = reinterpret_cast<F>(dlsym(library, name));
-    if (!function) throw std::runtime_error(std::string(path) + " has no function " + name);
-}
-
 // Torch's work so far is waited for, so that the operation may run on the default stream, whatever torch's is.
 void *begin(Communicator *communicator, const Tensor *tensor) {
     TORCH_CHECK(
@@ -106,8 +99,7 @@ extern "C" {
 // Loads the library. It stays loaded until the process ends: its threads may run until then.
 int simmer_nccl_load(const char *path, Nccl **out, int32_t *version, char *said, size_t room) {
     return guarded(said, room, [&] {
-        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (!library) throw std::runtime_error(dlerror());
+        void *library = opened(path);
         auto nccl = std::make_unique<Nccl>();
         find(library, path, "ncclGetVersion", nccl->version);
         find(library, path, "ncclGetErrorString", nccl->said);

@@ -12,6 +12,7 @@ use torch_sys::C_tensor;
 use super::aten::{Input, SAID};
 use super::{said, stored_bytes, weight_in};
 use crate::frozen::WeightOn;
+use crate::frozen::fp8::{Fp8Weight, Operand};
 use crate::product::Side;
 use crate::profile::{self, Operation};
 
@@ -69,27 +70,69 @@ pub(crate) fn wide_product(a: &Tensor, b: &Tensor) -> Tensor {
     }
 }
 
-/// `x Wᵀ` or `x W` in the dtype of `x`; a weight in another dtype, or a quantised one, is converted first.
+/// `x Wᵀ` or `x W` in the dtype of `x`; a weight in another dtype, or a quantised one, is converted first, unless it is
+/// multiplied in fp8.
 ///
 /// # Shapes
 /// `x`: `[T, K]`. `weight`: `[N, K]` or `[K, N]`, see [`Side`]. Result: `[T, N]`.
-pub(crate) fn product_with(x: &Tensor, weight: &WeightOn<LibTorch>, side: Side) -> Tensor {
-    let _span = span(x, weight);
-    x.mm(&turned(weight, x.kind(), side))
+pub(crate) fn product_with(x: &Operand<'_>, weight: &WeightOn<LibTorch>, side: Side) -> Tensor {
+    let _span = span(x.x, weight);
+    match fp8(weight) {
+        Some(weight) => weight.product(x, side),
+        None => x.x.mm(&turned(weight, x.x.kind(), side)),
+    }
 }
 
-/// Adds [`product_with`] to `sum`, in the matrix multiplication itself.
+/// Adds [`product_with`] to `sum`, in the matrix multiplication itself if that is not in fp8.
 ///
 /// # Shapes
 /// `sum`: `[T, N]`, in the dtype of `x`.
 pub(crate) fn add_product_with(
     sum: &mut Tensor,
-    x: &Tensor,
+    x: &Operand<'_>,
     weight: &WeightOn<LibTorch>,
     side: Side,
 ) {
-    let _span = span(x, weight);
-    let _ = sum.addmm_(x, &turned(weight, x.kind(), side));
+    let _span = span(x.x, weight);
+    let _ = match fp8(weight) {
+        Some(weight) => sum.g_add_(&weight.product(x, side)),
+        None => sum.addmm_(x.x, &turned(weight, x.x.kind(), side)),
+    };
+}
+
+/// [`product_with`] plus the product of two small factors, the second of the two in one pass: the large product adds
+/// itself to the small one, or the small one to the large one where that is in fp8 and cannot add.
+///
+/// # Shapes
+/// `low`: `[T, r]`. `up`: `[r, N]`. Both are in the dtype of `x`.
+pub(crate) fn product_beside(
+    low: &Tensor,
+    up: &Tensor,
+    x: &Operand<'_>,
+    weight: &WeightOn<LibTorch>,
+    side: Side,
+) -> Tensor {
+    // the operations of the branch are counted by its own span
+    let branch = || profile::span(Operation::LowRank, 0, 0);
+    if fp8(weight).is_some() {
+        let mut y = product_with(x, weight, side);
+        let _span = branch();
+        let _ = y.addmm_(low, up);
+        return y;
+    }
+    let mut y = {
+        let _span = branch();
+        low.mm(up)
+    };
+    add_product_with(&mut y, x, weight, side);
+    y
+}
+
+fn fp8(weight: &WeightOn<LibTorch>) -> Option<&Fp8Weight> {
+    match weight {
+        WeightOn::Dense(_) => None,
+        WeightOn::Quantised(weight) => weight.fp8(),
+    }
 }
 
 fn turned(weight: &WeightOn<LibTorch>, kind: Kind, side: Side) -> Tensor {

@@ -1,7 +1,7 @@
 //! The form on libtorch: a matrix multiplication in the dtype of `x`.
 //!
 //! A weight in another dtype, or a quantised one, is converted for each multiplication. A weight in the dtype of `x` is
-//! not copied.
+//! not copied. A weight that is multiplied in fp8 is not converted.
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
@@ -9,6 +9,7 @@ use burn::tensor::DType;
 
 use super::LinearForms;
 use crate::frozen::WeightOn;
+use crate::frozen::fp8::Operand;
 use crate::libtorch::{fresh, product_with};
 use crate::product::Side;
 
@@ -16,10 +17,14 @@ impl LinearForms for LibTorch {
     const FUSED: bool = true;
 
     fn linear_form(x: TchTensor, weight: WeightOn<Self>) -> TchTensor {
-        fresh(product_with(&x.tensor, &weight, Side::Transposed))
+        fresh(product_with(
+            &Operand::of(&x.tensor),
+            &weight,
+            Side::Transposed,
+        ))
     }
 
     fn linear_gradient(dy: TchTensor, weight: WeightOn<Self>, _dtype: DType) -> TchTensor {
-        fresh(product_with(&dy.tensor, &weight, Side::Plain))
+        fresh(product_with(&Operand::of(&dy.tensor), &weight, Side::Plain))
     }
 }

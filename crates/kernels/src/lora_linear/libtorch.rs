@@ -1,7 +1,7 @@
 //! The form on libtorch: the frozen weight's product is added to the low-rank branch in place.
 //!
 //! The branch alone is small, so that the large matrix multiplication adds it while it computes; after it, the sum would be
-//! one more pass over the result. `low`, `[T, r]`, is kept for the backward pass. Matrix multiplications are in the dtype of
+//! one more pass over the result. Products in fp8 cannot add: there the branch is added to the product. `low`, `[T, r]`, is kept for the backward pass. Matrix multiplications are in the dtype of
 //! `x`; the gradients of A and B are in f32.
 //!
 //! Axes as in [`super`].
@@ -16,9 +16,10 @@ use super::{
 };
 use crate::Dropout;
 use crate::frozen::WeightOn;
+use crate::frozen::fp8::Operand;
 use crate::libtorch::{
-    add_product_with, fresh, in_kind, product_with, scaled_product, scaled_product_into,
-    wide_product,
+    add_product_with, fresh, in_kind, product_beside, product_with, scaled_product,
+    scaled_product_into, wide_product,
 };
 use crate::product::Side;
 use crate::profile::{self, Operation};
@@ -40,13 +41,12 @@ impl LoraLinearForms for LibTorch {
     ) -> (TchTensor, Option<TchTensor>) {
         let x = x.tensor;
         let [a, b] = [a, b].map(|of| in_kind(&of.tensor, x.kind()));
-        let (low, mut y) = {
+        let low = {
             let _span = span(&x, &b, 1);
-            let low = scaled_product(&input(&x, dropout.as_ref()), &a.tr(), scale); // [T, r]
-            let y = low.mm(&b.tr()); // [T, O]
-            (low, y)
+            scaled_product(&input(&x, dropout.as_ref()), &a.tr(), scale) // [T, r]
         };
-        add_product_with(&mut y, &x, &weight, Side::Transposed);
+        let x = Operand::of(&x);
+        let y = product_beside(&low, &b.tr(), &x, &weight, Side::Transposed); // [T, O]
         (fresh(y), Some(fresh(low)))
     }
 
@@ -68,18 +68,21 @@ impl LoraLinearForms for LibTorch {
         let d_low = scaled_product(&dy, &b, scale); // [T, r]
         let da = wide_product(&d_low.tr(), &input); // [r, I]
         let db = wide_product(&dy.tr(), &low); // [O, r]
-        let dx = below.then(|| d_low.mm(&a)); // [T, I]
-        let dx = dx.map(|dx| match &dropout {
-            None => dx,
-            Some(dropout) => dropout.masked(&dx),
-        });
         drop(branch);
-        let dx = dx.map(|mut dx| {
-            add_product_with(&mut dx, &dy, &adapted.weight, Side::Plain);
-            fresh(dx)
+        let dx = below.then(|| {
+            let (dy, weight) = (Operand::of(&dy), &adapted.weight);
+            let Some(dropout) = &dropout else {
+                return product_beside(&d_low, &a, &dy, weight, Side::Plain); // [T, I]
+            };
+            let mut dx = {
+                let _span = profile::span(Operation::LowRank, 0, 0);
+                dropout.masked(&d_low.mm(&a))
+            };
+            add_product_with(&mut dx, &dy, weight, Side::Plain);
+            dx
         });
         AdaptedGradients {
-            x: dx,
+            x: dx.map(fresh),
             a: fresh(da),
             b: fresh(db),
         }
@@ -121,16 +124,14 @@ fn together(x: &TchTensor, layers: &[Layer<LibTorch>], scale: f64) -> TogetherRe
         let _span = span_of_all(x, &branches, 1);
         lows(x, layers, scale)
     };
+    let x = Operand::of(x);
     let of = |(layer, branch): (&Layer<LibTorch>, &Option<(Tensor, [i64; 2])>)| {
+        let weight = &layer.weight;
         let (Some((b, [start, rank])), Some([_, low])) = (branch, &lows) else {
-            return fresh(product_with(x, &layer.weight, Side::Transposed));
+            return fresh(product_with(&x, weight, Side::Transposed));
         };
-        let mut y = {
-            let _span = profile::span(Operation::LowRank, 0, 0);
-            low.narrow(1, *start, *rank).mm(&b.tr()) // [T, O]
-        };
-        add_product_with(&mut y, x, &layer.weight, Side::Transposed);
-        fresh(y)
+        let low = low.narrow(1, *start, *rank);
+        fresh(product_beside(&low, &b.tr(), &x, weight, Side::Transposed)) // [T, O]
     };
     let results = layers.iter().zip(&branches).map(of).collect();
     let lows = lows.map(|[a, low]| Lows {
@@ -155,7 +156,7 @@ fn together_gradients(
     let dys: Vec<Tensor> = dys.into_iter().map(|dy| dy.tensor).collect();
     let branches = branches(&layers, x.kind());
     let span = span_of_all(&x, &branches, 2);
-    let mut dx = None;
+    let mut beside = None;
     let mut found: Vec<Option<[TchTensor; 2]>> = Vec::new();
     if let Some(Lows { a, low }) = lows {
         let (a, low) = (a.tensor, low.tensor);
@@ -172,14 +173,19 @@ fn together_gradients(
             Some([da.narrow(0, *start, *rank), db].map(fresh))
         };
         found = dys.iter().zip(&branches).map(of).collect();
-        dx = below.then(|| d_low.mm(&a)); // [T, I]
+        beside = Some([d_low, a]);
     }
     drop(span);
+    let mut dx: Option<Tensor> = None; // [T, I]
     if below {
         for (dy, layer) in dys.iter().zip(&layers) {
-            match &mut dx {
-                Some(dx) => add_product_with(dx, dy, &layer.weight, Side::Plain),
-                None => dx = Some(product_with(dy, &layer.weight, Side::Plain)),
+            let (dy, weight) = (Operand::of(dy), &layer.weight);
+            match (&mut dx, &beside) {
+                (Some(dx), _) => add_product_with(dx, &dy, weight, Side::Plain),
+                (None, Some([d_low, a])) => {
+                    dx = Some(product_beside(d_low, a, &dy, weight, Side::Plain));
+                }
+                (None, None) => dx = Some(product_with(&dy, weight, Side::Plain)),
             }
         }
     }

@@ -16,37 +16,37 @@ use crate::libtorch::{aten, bytes, fresh};
 use crate::profile::{self, Operation};
 
 /// Names of the kernels: for each dtype of `x`, and of the weight, with several elements at a time and with single ones.
-struct Names {
-    f32: [[&'static str; 2]; 2],
-    bf16: [[&'static str; 2]; 2],
-}
+type Names = [[[&'static str; 2]; 2]; 2];
 
-const FORWARD: Names = Names {
-    f32: [
+const FORWARD: Names = [
+    [
         ["rms_norm_f32", "rms_norm_f32_single"],
         ["rms_norm_f32_by_bf16", "rms_norm_f32_by_bf16_single"],
     ],
-    bf16: [
+    [
         ["rms_norm_bf16_by_f32", "rms_norm_bf16_by_f32_single"],
         ["rms_norm_bf16", "rms_norm_bf16_single"],
     ],
-};
-const BACKWARD: Names = Names {
-    f32: [
+];
+const BACKWARD: Names = [
+    [
         ["rms_norm_backward_f32", "rms_norm_backward_f32_single"],
         [
             "rms_norm_backward_f32_by_bf16",
             "rms_norm_backward_f32_by_bf16_single",
         ],
     ],
-    bf16: [
+    [
         [
             "rms_norm_backward_bf16_by_f32",
             "rms_norm_backward_bf16_by_f32_single",
         ],
         ["rms_norm_backward_bf16", "rms_norm_backward_bf16_single"],
     ],
-};
+];
+
+/// A pack of the weight can have 32 bytes: as many elements as 16 bytes of `x`, in f32.
+const PACK: usize = 32;
 
 impl RmsNormForms for LibTorch {
     const FUSED: bool = true;
@@ -54,7 +54,7 @@ impl RmsNormForms for LibTorch {
     fn rms_norm_form(x: TchTensor, weight: TchTensor, eps: f64) -> TchTensor {
         let [x, weight] = [x.tensor, weight.tensor];
         let _span = profile::span(Operation::RmsNorm, 4 * x.numel(), 2 * bytes(&[&x]));
-        if let Some((kernel, threads)) = kernel(&[&x], &weight, &FORWARD) {
+        if let Some((kernel, threads)) = kernel([&x], &weight, FORWARD) {
             let y = x.empty_like();
             let tensors = [&x, &weight, &y].map(Argument::Tensor);
             launch(kernel, threads, &tensors, &x, eps);
@@ -72,7 +72,7 @@ impl RmsNormForms for LibTorch {
     ) -> (TchTensor, Option<TchTensor>) {
         let [x, weight, dy] = [x.tensor, weight.tensor, dy.tensor];
         let _span = profile::span(Operation::RmsNorm, 10 * x.numel(), 3 * bytes(&[&x]));
-        if !trained && let Some((kernel, threads)) = kernel(&[&x, &dy], &weight, &BACKWARD) {
+        if !trained && let Some((kernel, threads)) = kernel([&x, &dy], &weight, BACKWARD) {
             let dx = x.empty_like();
             let tensors = [&x, &weight, &dy, &dx].map(Argument::Tensor);
             launch(kernel, threads, &tensors, &x, eps);
@@ -113,19 +113,16 @@ fn scale(x: &Tensor, eps: f64) -> Tensor {
 }
 
 /// The kernel for tensors `[T, H]`, and the threads of a block.
-fn kernel(tensors: &[&Tensor], weight: &Tensor, names: &Names) -> Option<(Kernel, usize)> {
-    let [first, ..] = tensors else { return None };
+fn kernel<const N: usize>(
+    tensors: [&Tensor; N],
+    weight: &Tensor,
+    names: Names,
+) -> Option<(Kernel, usize)> {
+    let [first, ..] = tensors.as_slice() else {
+        return None;
+    };
     let kind = first.kind();
-    let (names, width) = match kind {
-        Kind::Float => (&names.f32, 4),
-        Kind::BFloat16 => (&names.bf16, 8),
-        _ => return None,
-    };
-    let names = match weight.kind() {
-        Kind::Float => names[0],
-        Kind::BFloat16 => names[1],
-        _ => return None,
-    };
+    let names = cuda::names_of(weight.kind(), cuda::names_of(kind, names)?)?;
     let are_plain = tensors
         .iter()
         .all(|of| of.kind() == kind && of.is_contiguous());
@@ -133,17 +130,10 @@ fn kernel(tensors: &[&Tensor], weight: &Tensor, names: &Names) -> Option<(Kernel
         return None;
     }
     let features = weight.size()[0];
-    // a pack of the weight can have 32 bytes
-    let mut places = tensors
-        .iter()
-        .chain([&weight])
-        .map(|of| of.data_ptr().addr());
-    let is_aligned = features % width == 0 && places.all(|place| place % 32 == 0);
-    let (name, width) = if is_aligned {
-        (names[0], width)
-    } else {
-        (names[1], 1)
-    };
+    let of_x = cuda::together(kind, &tensors, &[features], PACK)?;
+    let of_weight = cuda::together(kind, &[weight], &[features], PACK)?;
+    let width = of_x.min(of_weight);
+    let name = names[usize::from(width == 1)];
     let kernel = cuda::RMS_NORM.kernel(OptionalKernel::RmsNorm, name, first)?;
     let threads = ((features / width) as usize).next_multiple_of(32).min(512);
     Some((kernel, threads))

@@ -18,6 +18,8 @@ use crate::weight::Weight;
 pub(super) enum Source {
     Dense(TensorData),
     Quantised(Quantised),
+    /// On its device, for products in fp8.
+    Fp8(QuantisedWeight),
 }
 
 /// Where the tensors come from.
@@ -94,6 +96,7 @@ impl Weights<'_, '_> {
             Source::Dense(data) => data,
             // only matrices are quantised
             Source::Quantised(matrix) => widened(&matrix),
+            Source::Fp8(_) => unreachable!("only matrices are multiplied in fp8"),
         };
         let value = upload_weight(data, self.device);
         Ok(Param::initialized(ParamId::new(), value))
@@ -111,6 +114,7 @@ impl Weights<'_, '_> {
             Source::Quantised(matrix) => {
                 Weight::quantised(QuantisedWeight::new(matrix, self.device))
             }
+            Source::Fp8(weight) => Weight::quantised(weight),
         })
     }
 

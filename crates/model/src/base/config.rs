@@ -47,9 +47,10 @@ pub struct BaseConfig {
     /// 4.5. Default: true.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub double_quant: bool,
-    /// The dtype that the layers compute in: `"f32"` or `"bf16"`. Sums, the loss and trained tensors stay in f32.
-    /// Default: `"bf16"` for a base model in bf16 on a device that is faster in it (a GPU, a processor with `avx512_bf16`),
-    /// else `"f32"`; `method.full`: `"f32"`.
+    /// The dtype that the layers compute in: `"f32"`, `"bf16"`, or `"fp8"`: bf16, with the products of frozen
+    /// linear weights in e4m3, on GPUs that multiply in it (libtorch; NVIDIA's from compute capability 8.9 on). Sums, the
+    /// loss and trained tensors stay in f32. Default: `"bf16"` for a base model in bf16 on a device that is faster in it (a GPU,
+    /// a processor with `avx512_bf16`), else `"f32"`; `method.full`: `"f32"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
     /// Where the frozen weights are while they are not used, for a base model that is larger than memory: `"disk"`, in their
@@ -195,16 +196,19 @@ impl Precision {
 pub enum Compute {
     /// 32 bits.
     F32,
-    /// 16 bits, the exponent range of f32: half the memory, and the fastest dtype on a GPU.
+    /// 16 bits, the exponent range of f32: half the memory, and on a GPU several times as fast.
     Bf16,
+    /// Bf16, and the products of frozen linear weights in 8 bits: weights, activations and gradients are quantised to e4m3
+    /// with a scale for each row. On GPUs that multiply in it.
+    Fp8,
 }
 
 impl Compute {
-    /// Burn's name of the dtype.
+    /// The dtype of the activations.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
+            Self::Bf16 | Self::Fp8 => DType::BF16,
         }
     }
 
@@ -213,6 +217,7 @@ impl Compute {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
         }
     }
 }

@@ -8,6 +8,7 @@ use simmer_checkpoint::family::Role;
 use simmer_checkpoint::{CheckpointError, PretrainedError};
 use simmer_files::size::are;
 use simmer_hint::Hint;
+use simmer_kernels::NoFp8;
 
 use super::Offload;
 
@@ -38,6 +39,22 @@ pub enum BaseError {
         computes: &'static [DType],
         /// The dtype of the recipe.
         dtype: DType,
+    },
+    /// The device does not multiply in fp8.
+    #[error("`base.compute`: the device `{device}` {}", no_fp8(*why))]
+    Fp8 {
+        /// Name of the device.
+        device: String,
+        /// Why not.
+        why: NoFp8,
+    },
+    /// Weights cannot be quantised in two ways.
+    #[error(
+        "`base.compute` = \"fp8\" quantises the weights of linear modules, and `base.precision` = \"{precision}\" does too"
+    )]
+    Fp8Precision {
+        /// `base.precision`.
+        precision: &'static str,
     },
     /// A weight that is NaN or infinite.
     #[error("{}: tensor `{tensor}`: {count} of {} NaN or infinite", path.display(), are(*of, "value"))]
@@ -111,6 +128,15 @@ fn names(dtypes: &[DType]) -> String {
     names.join(", ")
 }
 
+fn no_fp8(why: NoFp8) -> String {
+    match why {
+        NoFp8::Device => "does not multiply in fp8".to_owned(),
+        NoFp8::Capability { major, minor } => format!(
+            "has compute capability {major}.{minor}, and \"fp8\" needs 8.9 or higher (NVIDIA's Ada, Hopper and later)"
+        ),
+    }
+}
+
 fn no_offload(device: &str, reads_in_place: bool, offload: Offload) -> String {
     if reads_in_place {
         return format!(
@@ -153,6 +179,19 @@ impl Hint for BaseError {
                 "remove `base.compute`, or compute on a GPU with device = \"libtorch-cuda:0\" \
                  (docs/guide/gpu.md); base.precision = \"bf16\" saves memory on every device"
                     .to_owned(),
+            ),
+            Self::Fp8 {
+                why: NoFp8::Device, ..
+            } => Some(
+                "set base.compute = \"bf16\", or compute on a GPU with device = \"libtorch-cuda:0\" (docs/guide/gpu.md)"
+                    .to_owned(),
+            ),
+            Self::Fp8 {
+                why: NoFp8::Capability { .. },
+                ..
+            } => Some("set base.compute = \"bf16\"".to_owned()),
+            Self::Fp8Precision { .. } => Some(
+                "remove `base.precision`, or set base.compute = \"bf16\"".to_owned(),
             ),
             Self::OffloadDevice {
                 reads_in_place: true,

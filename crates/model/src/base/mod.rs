@@ -3,6 +3,7 @@
 mod build;
 mod config;
 mod error;
+mod fp8;
 mod offload;
 mod quantise;
 
@@ -24,6 +25,7 @@ use crate::tensor_file::{ReadData, stored_dtype};
 use build::{Source, build};
 pub use config::{BaseConfig, BasePrecision, Compute, Precision, QuantisedOnLoad};
 pub use error::BaseError;
+use fp8::in_fp8;
 pub use offload::Offload;
 
 /// An opened base model: its configuration, and where its weights come from.
@@ -99,6 +101,26 @@ impl Base {
         self.precision.and_then(|wanted| wanted.dtype().or(beside))
     }
 
+    /// Checks that a device can compute in what `base.compute` says.
+    ///
+    /// # Errors
+    /// A dtype that it does not compute in; products in fp8 on a device without them, or of weights that `base.precision`
+    /// quantises.
+    pub fn check_compute(&self, can: &Capabilities) -> Result<(), BaseError> {
+        let dtype = self.compute().dtype();
+        if !can.computes.contains(&dtype) {
+            return Err(BaseError::Compute {
+                device: can.name(),
+                computes: can.computes,
+                dtype,
+            });
+        }
+        if self.compute() == Compute::Fp8 {
+            self.check_fp8(can)?;
+        }
+        Ok(())
+    }
+
     /// Adds rows to the embedding and the output head for tokens that were added to the tokenizer. Each new row is
     /// the mean of the rows below `rows.start`, which are those of the existing tokens. Spare rows of a padded
     /// vocabulary are reused; otherwise the matrix grows. With random initialisation the rows are drawn like all
@@ -129,38 +151,47 @@ impl Base {
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
         let can = Capabilities::of(device);
         let dtype = self.compute().dtype();
-        if !can.computes.contains(&dtype) {
-            return Err(BaseError::Compute {
-                device: can.name(),
-                computes: can.computes,
-                dtype,
-            });
-        }
+        self.check_compute(&can)?;
         self.check_offload(&can)?;
         let device = &device.clone().autodiff();
-        let precision = self.dtype();
-        let mut source = |tensor: &TensorLayout| {
-            if let Some(matrix) = self.quantised(tensor, seed)? {
-                if let Some(checkpoint) = &self.checkpoint {
-                    check_codes(checkpoint, &tensor.name, &matrix)?;
-                }
-                return Ok(Source::Quantised(matrix));
-            }
-            let data = match &self.checkpoint {
-                Some(checkpoint) => {
-                    let data = checkpoint.data(&tensor.name)?;
-                    check_finite(checkpoint, &tensor.name, &data, precision)?;
-                    self.with_new_rows(tensor.module, data)
-                }
-                None => random(&self.config, tensor, seed),
-            };
-            Ok(Source::Dense(stored(convert(data, precision), &can)))
+        let mut source = |tensor: &TensorLayout| -> Result<Source, BaseError> {
+            let found = self.stored(tensor, seed, &can)?;
+            Ok(if self.multiplies_in_fp8(tensor) {
+                in_fp8(&found, device)
+            } else {
+                found
+            })
         };
         let mut model = build(&self.config, &mut source, device)?;
         model.model.embed_tokens.compute = dtype;
         model.own_vocabulary = !self.new_rows.is_empty();
         model.pages = self.layer_pages()?;
         Ok(model)
+    }
+
+    /// A tensor in the dtype in which it is held, or as it is quantised.
+    fn stored(
+        &self,
+        tensor: &TensorLayout,
+        seed: u64,
+        can: &Capabilities,
+    ) -> Result<Source, BaseError> {
+        if let Some(matrix) = self.quantised(tensor, seed)? {
+            if let Some(checkpoint) = &self.checkpoint {
+                check_codes(checkpoint, &tensor.name, &matrix)?;
+            }
+            return Ok(Source::Quantised(matrix));
+        }
+        let precision = self.dtype();
+        let data = match &self.checkpoint {
+            Some(checkpoint) => {
+                let data = checkpoint.data(&tensor.name)?;
+                check_finite(checkpoint, &tensor.name, &data, precision)?;
+                self.with_new_rows(tensor.module, data)
+            }
+            None => random(&self.config, tensor, seed),
+        };
+        Ok(Source::Dense(held(convert(data, precision), can)))
     }
 
     fn with_new_rows(&self, module: &Module, data: TensorData) -> TensorData {
@@ -233,7 +264,7 @@ fn not_finite(
 }
 
 /// In f32, if the device does not hold weights in the dtype.
-fn stored(data: TensorData, can: &Capabilities) -> TensorData {
+fn held(data: TensorData, can: &Capabilities) -> TensorData {
     if can.stores.contains(&data.dtype()) {
         data
     } else {

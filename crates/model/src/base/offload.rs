@@ -105,6 +105,9 @@ impl Base {
     /// Bytes of a tensor in memory; none of one that loading reports.
     pub(super) fn size(&self, tensor: &TensorLayout) -> Size {
         let wanted = self.dtype();
+        if let Some(bytes) = self.fp8_bytes(tensor) {
+            return Size { bytes, mapped: 0 };
+        }
         if let Some([bytes, mapped]) = self.bytes_as_stored(tensor) {
             return Size { bytes, mapped };
         }

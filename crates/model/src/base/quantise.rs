@@ -21,6 +21,9 @@ impl Base {
     /// The first weight that is quantised in memory: its name, and the name of its type.
     pub fn quantised_weight(&self) -> Option<(String, &'static str)> {
         tensors(&self.config).into_iter().find_map(|tensor| {
+            if self.multiplies_in_fp8(&tensor) {
+                return Some((tensor.name, "fp8"));
+            }
             if let Some(encoding) = self.encoding(&tensor) {
                 return Some((tensor.name, encoding.name()));
             }

@@ -13,7 +13,7 @@ use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
 use simmer_model::adapter::SelectedAttention;
 use simmer_model::adapter::targets::{Selected, Selection};
-use simmer_model::base::Offload;
+use simmer_model::base::{Compute, Offload};
 
 use super::Subject;
 use super::load::Load;
@@ -28,6 +28,9 @@ const EXAMPLE_TOKEN: u64 = 8;
 /// Tensors of the size of a row's attention scores that exist at a time without a fused form: the scores, the weights,
 /// and both once more in the backward pass.
 const SCORES: u64 = 4;
+
+/// Bytes of an element while it is quantised for products in fp8: in f32, and its code.
+const QUANTISED: u64 = 5;
 
 /// Memory by part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -323,6 +326,7 @@ impl Parts {
             Recompute::Layer => (above(kept).count() as u64 + 1) * h + most(kept).saturating_sub(h),
         };
         let during = tokens * backward(config, layers.each.last()) * element;
+        let during = during + subject.codes(tokens);
         // the hidden states; those of labels, also normalised, and their gradient
         let head_weight = if layers.head {
             4 * config.vocab_size as u64 * h
@@ -394,8 +398,11 @@ impl Parts {
         load: &Load,
         recompute: Recompute,
         offload: Option<Offload>,
+        compute: Compute,
     ) -> [(&'static str, u64, String); 7] {
-        let mapped = if offload.is_some() {
+        let mapped = if compute == Compute::Fp8 {
+            "frozen; those of linear modules in e4m3, one copy for each direction"
+        } else if offload.is_some() {
             "frozen; two layers, embedding and head at a time"
         } else if self.mapped > 0 {
             "frozen, mapped from their files"
@@ -448,6 +455,14 @@ impl Parts {
 }
 
 impl Subject<'_> {
+    /// Bytes of the widest activation while it is quantised for products in fp8.
+    fn codes(&self, tokens: u64) -> u64 {
+        match self.base.compute() {
+            Compute::F32 | Compute::Bf16 => 0,
+            Compute::Fp8 => tokens * self.base.config.intermediate_size as u64 * QUANTISED,
+        }
+    }
+
     /// Bytes of the frozen weights, and of the part that stays mapped.
     fn weights(&self, memory: Memory, offload: Option<Offload>) -> (u64, u64) {
         if matches!(self.recipe.method, Method::Full(_)) {

@@ -67,6 +67,9 @@ pub struct Estimate {
     /// `base.offload`: where the frozen weights are while they are not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
+    /// `base.compute`: what the layers compute in.
+    #[serde(skip)]
+    compute: Compute,
     /// The time of a step, if it was asked for.
     pub step: Option<StepTime>,
     /// The time of the whole run, if that of a step was asked for.
@@ -162,6 +165,7 @@ pub fn estimate(
         data: tokens.iter().map(|example| example.tokens.len()).sum(),
     };
     let device = device::capabilities(&recipe.device)?;
+    base.check_compute(&device)?;
     if base.checkpoint().is_some() {
         base.check_offload(&device)?;
     }
@@ -197,6 +201,7 @@ pub fn estimate(
         micro_batch_tokens,
         recompute,
         offload,
+        compute: base.compute(),
         step,
         run: step.map(|step| subject.run(data, step, &device)),
         ranks: None,
@@ -263,7 +268,7 @@ impl Subject<'_> {
     ) -> Result<Option<StepTime>, TrainError> {
         let (config, flops) = (&self.base.config, work.total());
         let name = device.name();
-        let compute = self.base.compute().dtype();
+        let compute = self.base.compute();
         if !device.is_asynchronous {
             let rate = match rate {
                 Rate::Unknown => return Ok(None),
@@ -280,13 +285,13 @@ impl Subject<'_> {
         let rates = match rate {
             Rate::Unknown => return Ok(None),
             Rate::Measured => time::gpu_rates(config, &name, compute, load.tokens)?,
-            Rate::Given(rate) => gpu::Rates::of_products(rate),
+            Rate::Given(rate) => gpu::Rates::of_products(rate, compute),
         };
         let (recompute, element) = (self.recipe.train.recompute, self.element());
         let seconds = gpu::seconds(config, work, load, self.updated, recompute, element, rates);
         Ok(Some(StepTime {
             flops,
-            rate: rates.products,
+            rate: rates.linear,
             seconds,
         }))
     }
@@ -321,10 +326,7 @@ impl Subject<'_> {
     }
 
     fn element(&self) -> u64 {
-        match self.base.compute() {
-            Compute::F32 => 4,
-            Compute::Bf16 => 2,
-        }
+        self.base.compute().dtype().size() as u64
     }
 
     /// The most tokens per pass whose peak stays within `AUTO_PART` of the free memory.
@@ -399,6 +401,12 @@ impl Setting {
 }
 
 impl Estimate {
+    /// Name, bytes and description of each part of the memory.
+    fn lines(&self) -> [(&'static str, u64, String); 7] {
+        let (parts, load) = (&self.parts, &self.load);
+        parts.lines(load, self.recompute, self.offload, self.compute)
+    }
+
     /// Adds steps on these numbers of ranks, over a network of so many bytes per second and so many seconds of latency.
     ///
     /// # Errors
@@ -486,7 +494,7 @@ impl Estimate {
 
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, bytes, what) in self.parts.lines(&self.load, self.recompute, self.offload) {
+        for (name, bytes, what) in self.lines() {
             writeln!(f, "{name:<12} {:>12}  {what}", readable(bytes))?;
         }
         write!(

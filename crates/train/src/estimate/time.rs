@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use burn::tensor::{DType, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::family::Half;
 use simmer_checkpoint::layout::{ModuleKind, modules};
-use simmer_kernels::linear;
-use simmer_model::base::Precision;
+use simmer_kernels::{FP8_STEP, FrozenWeight, QuantisedWeight, linear};
+use simmer_model::base::{Compute, Precision};
 use simmer_model::{Recompute, device};
 
 use super::gpu::Rates;
@@ -133,14 +133,14 @@ pub(super) fn rate(
     config: &ModelConfig,
     device: &str,
     precision: Precision,
-    compute: DType,
+    compute: Compute,
 ) -> Result<f64, TrainError> {
     let device = device::named(device)?;
     let [i, o] = [config.hidden_size, config.intermediate_size];
     // the time does not depend on the values, and random ones of a large model take seconds to draw
     let filled = |shape: [usize; 2]| Tensor::<2>::full(shape, 0.01, &device);
-    let x = filled([TOKENS, i]).cast(compute);
-    let weight = filled([o, i]).cast(precision.dtype());
+    let x = filled([TOKENS, i]).cast(compute.dtype());
+    let weight = as_multiplied(filled([o, i]).cast(precision.dtype()), compute);
     let best = shortest(|| linear(x.clone(), weight.clone()));
     Ok(2.0 * (TOKENS * i * o) as f64 / best)
 }
@@ -150,23 +150,43 @@ pub(super) fn rate(
 pub(super) fn gpu_rates(
     config: &ModelConfig,
     device: &str,
-    compute: DType,
+    compute: Compute,
     tokens: usize,
 ) -> Result<Rates, TrainError> {
     let device = device::named(device)?;
     let [i, o] = [config.hidden_size, config.intermediate_size];
     let tokens = tokens.clamp(TOKENS, TOKENS_ON_GPU);
     // products of equal values take less power, and so run faster
+    let dtype = compute.dtype();
     let random = |shape: [usize; 2]| {
-        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device).cast(compute)
+        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device).cast(dtype)
     };
     let (x, weight) = (random([tokens, i]), random([o, i]));
-    let product = shortest(|| linear(x.clone(), weight.clone()));
+    let products = |weight: FrozenWeight| {
+        let seconds = shortest(|| linear(x.clone(), weight.clone()));
+        2.0 * (tokens * i * o) as f64 / seconds
+    };
+    let rate = products(weight.clone().into());
     let columns = 1 << 12;
-    let list = Tensor::<2>::zeros([ELEMENTS / columns, columns], (&device, compute));
+    let list = Tensor::<2>::zeros([ELEMENTS / columns, columns], (&device, dtype));
     let sum = shortest(|| list.clone() + 1.0);
     Ok(Rates {
-        products: 2.0 * (tokens * i * o) as f64 / product,
-        memory: 2.0 * (ELEMENTS * compute.size()) as f64 / sum,
+        products: rate,
+        linear: match compute {
+            Compute::F32 | Compute::Bf16 => rate,
+            Compute::Fp8 => products(as_multiplied(weight, compute)),
+        },
+        memory: 2.0 * (ELEMENTS * dtype.size()) as f64 / sum,
     })
+}
+
+/// A weight as a linear module multiplies it.
+fn as_multiplied(weight: Tensor<2>, compute: Compute) -> FrozenWeight {
+    let are_steps = weight.dims().iter().all(|size| size % FP8_STEP == 0);
+    if compute == Compute::Fp8 && are_steps {
+        let device = weight.device();
+        FrozenWeight::Quantised(QuantisedWeight::fp8_of_dense(&weight.into_data(), &device))
+    } else {
+        weight.into()
+    }
 }

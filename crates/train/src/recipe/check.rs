@@ -8,7 +8,7 @@ use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
 use simmer_model::Recompute;
 use simmer_model::adapter::AdapterError;
-use simmer_model::base::BaseConfig;
+use simmer_model::base::{BaseConfig, Compute};
 use simmer_model::device;
 
 use super::{Method, Recipe};
@@ -71,6 +71,11 @@ impl Recipe {
             .filter(|precision| precision.is_quantised());
         match (quantised, &self.method) {
             (Some(precision), Method::Full(_)) => Err(full_on_quantised(precision.name())),
+            (None, Method::Full(_)) if self.base.compute == Some(Compute::Fp8) => {
+                let why = "\"fp8\" multiplies frozen weights, and [method.full] trains all of them";
+                let hint = "set base.compute = \"bf16\", or train an adapter, [method.lora]";
+                Err(Problem::new("base.compute", why).with_hint(Some(hint.to_owned())))
+            }
             _ => Ok(()),
         }
     }

@@ -206,7 +206,7 @@ mod tests {
     use crate::libtorch::cuda::SOURCES;
 
     /// The architectures of the cards from A100 on.
-    const CAPABILITIES: [i32; 4] = [80, 86, 90, 100];
+    const CAPABILITIES: [i32; 5] = [80, 86, 89, 90, 100];
 
     #[test]
     fn every_source_compiles() {

@@ -21,6 +21,9 @@ use crate::OptionalKernel;
 /// Threads of a block, for kernels that compute one place after another.
 const THREADS: usize = 256;
 
+/// The most parameters of a kernel. A step launches hundreds of kernels, so that a list of them is on the stack.
+const MOST_ARGUMENTS: usize = 24;
+
 /// A file of `src/cuda`.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -55,15 +58,18 @@ pub(crate) static CROSS_ENTROPY: Source = source!("cross_entropy");
 pub(crate) static SUM_ROWS: Source = source!("sum_rows");
 pub(crate) static DECODE_ATTENTION: Source = source!("decode_attention");
 
+pub(crate) static QUANTISE_ROWS: Source = source!("quantise_rows");
+
 /// All of them.
 #[cfg(test)]
-static SOURCES: [&Source; 6] = [
+static SOURCES: [&Source; 7] = [
     &ROPE,
     &GATED,
     &RMS_NORM,
     &CROSS_ENTROPY,
     &SUM_ROWS,
     &DECODE_ATTENTION,
+    &QUANTISE_ROWS,
 ];
 
 /// A compiled kernel on a GPU.
@@ -164,6 +170,11 @@ static DRIVER: LazyLock<Result<Driver, String>> = LazyLock::new(|| {
 pub(crate) fn unavailable() -> Option<String> {
     let compiler = Compiler::get().err().map(|error| error.to_string());
     compiler.or_else(|| DRIVER.as_ref().err().cloned())
+}
+
+/// The compute capability of a GPU, 90 for 9.0, if the driver is there and tells it.
+pub(crate) fn capability(gpu: usize) -> Option<i32> {
+    DRIVER.as_ref().ok()?.capability(gpu as i32).ok()
 }
 
 impl Source {
@@ -270,11 +281,13 @@ impl Kernel {
         let Ok(driver) = DRIVER.as_ref() else {
             unreachable!("a kernel was loaded by the driver")
         };
-        let mut values: Vec<u64> = arguments.iter().map(|of| of.bits()).collect();
-        let mut addresses: Vec<*mut c_void> = values
-            .iter_mut()
-            .map(|value| ptr::from_mut(value).cast())
-            .collect();
+        let mut values = [0_u64; MOST_ARGUMENTS];
+        let mut addresses = [ptr::null_mut::<c_void>(); MOST_ARGUMENTS];
+        assert!(arguments.len() <= MOST_ARGUMENTS, "too many parameters");
+        for ((value, address), of) in values.iter_mut().zip(&mut addresses).zip(arguments) {
+            *value = of.bits();
+            *address = ptr::from_mut(value).cast();
+        }
         let blocks = blocks.map(|of| of as u32);
         let threads = [threads as u32, 1, 1];
         // SAFETY: the driver copies the parameters before it returns: as many as the kernel has, of at most 8 bytes each,
@@ -308,29 +321,48 @@ impl Argument<'_> {
     }
 }
 
-/// The ending of a kernel's name, and the number of elements that it loads at a time, for contiguous tensors of one dtype
-/// whose lists of elements have these lengths. Only f32 and bf16 have kernels.
+/// A kernel's name, and the number of elements that it loads at a time, for contiguous tensors of one dtype whose lists of
+/// elements have these lengths. Only f32 and bf16 have kernels.
 pub(crate) fn variant(
     tensors: &[&Tensor],
     lengths: &[i64],
     names: [[&'static str; 2]; 2],
 ) -> Option<(&'static str, i64)> {
     let kind = tensors.first()?.kind();
-    let (of_kind, width) = match kind {
-        Kind::Float => (names[0], 4),
-        Kind::BFloat16 => (names[1], 8),
-        _ => return None,
-    };
     if tensors.iter().any(|of| of.kind() != kind) {
         return None;
     }
-    let is_aligned = tensors.iter().all(|of| of.data_ptr().addr() % 16 == 0)
-        && lengths.iter().all(|length| length % width == 0);
-    Some(if is_aligned {
-        (of_kind[0], width)
-    } else {
-        (of_kind[1], 1)
-    })
+    let names = names_of(kind, names)?;
+    let width = together(kind, tensors, lengths, PACK)?;
+    Some((names[usize::from(width == 1)], width))
+}
+
+/// The bytes that a thread loads at a time.
+pub(crate) const PACK: usize = 16;
+
+/// What is for a dtype, of a pair for f32 and bf16.
+pub(crate) fn names_of<T>(kind: Kind, [f32, bf16]: [T; 2]) -> Option<T> {
+    match kind {
+        Kind::Float => Some(f32),
+        Kind::BFloat16 => Some(bf16),
+        _ => None,
+    }
+}
+
+/// The number of elements of a dtype that a thread loads at a time from tensors whose lists of elements have these lengths:
+/// 16 bytes if all of them allow it, else one. Memory begins at multiples of `alignment` bytes if it does.
+pub(crate) fn together(
+    kind: Kind,
+    tensors: &[&Tensor],
+    lengths: &[i64],
+    alignment: usize,
+) -> Option<i64> {
+    let width = names_of(kind, [4, 8])?;
+    let is_aligned = tensors
+        .iter()
+        .all(|of| of.data_ptr().addr() % alignment == 0);
+    let are_whole = lengths.iter().all(|length| length % width == 0);
+    Some(if is_aligned && are_whole { width } else { 1 })
 }
 
 #[cfg(test)]

@@ -71,6 +71,11 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "set `base.compute`: \"f32\" or \"bf16\"",
     ),
     key(
+        "fp8 float8 float8_config enable_fp8 fp8_config",
+        "base.compute",
+        "`\"fp8\"`, on GPUs of compute capability 8.9 or higher",
+    ),
+    key(
         "offload_folder offload_dir offload_param offload_params cpu_offload",
         "base.offload",
         "`\"disk\"` leaves frozen weights in their files until a layer needs them",

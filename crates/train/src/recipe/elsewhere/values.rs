@@ -63,6 +63,7 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
         "f16 fp16 float16",
         "set \"bf16\" or \"f32\"",
     ),
+    ("base.compute", "float8 e4m3 e4m3fn f8", "set \"fp8\""),
     (
         "train.validate_every",
         "steps",
