@@ -51,22 +51,32 @@ pub(crate) struct ComputeArgs {
 impl ComputeArgs {
     /// The base at `path`, held and computed so.
     pub(crate) fn base(&self, path: &Path) -> Result<BaseConfig, Failure> {
-        let mut base = BaseConfig::from_path(path);
-        base.precision = self.precision;
-        let device = device::capabilities(&self.device)?;
-        base.compute = match self.compute {
-            Some(compute) => compute,
-            None if matches!(device.memory, Memory::Nvidia(_)) => {
-                hub::locate_base(&mut base)?;
-                match base.open()?.precision() {
-                    Precision::Bf16 => Compute::Bf16,
-                    Precision::F32 | Precision::F16 => Compute::F32,
-                }
-            }
-            None => Compute::F32,
-        };
-        Ok(base)
+        computed(path, self.precision, self.compute, &self.device)
     }
+}
+
+/// The base at `path`, held in a precision and computed in a dtype, or in what fits the device.
+pub(crate) fn computed(
+    path: &Path,
+    precision: Option<BasePrecision>,
+    compute: Option<Compute>,
+    device: &str,
+) -> Result<BaseConfig, Failure> {
+    let mut base = BaseConfig::from_path(path);
+    base.precision = precision;
+    let device = device::capabilities(device)?;
+    base.compute = match compute {
+        Some(compute) => compute,
+        None if matches!(device.memory, Memory::Nvidia(_)) => {
+            hub::locate_base(&mut base)?;
+            match base.open()?.precision() {
+                Precision::Bf16 => Compute::Bf16,
+                Precision::F32 | Precision::F16 => Compute::F32,
+            }
+        }
+        None => Compute::F32,
+    };
+    Ok(base)
 }
 
 fn compute(text: &str) -> Result<Compute, String> {
