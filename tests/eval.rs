@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use burn::module::Module;
 use serde::Deserialize;
 use serde_json::json;
-use simmer_data::Tokenizer;
+use simmer_data::{Template, Tokenizer};
 use simmer_eval::{
     Answer, Answers, Asked, Batches, Evaluator, Measure, Question, Scorer, Task, Tools, mean,
 };
@@ -91,6 +91,7 @@ struct Asking {
     name: String,
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
+    chat: Option<Template>,
 }
 
 impl Asking {
@@ -100,7 +101,13 @@ impl Asking {
             name: path.file_name().unwrap().to_str().unwrap().to_owned(),
             model: base.load(0, &golden::device()).unwrap().valid(),
             tokenizer: Tokenizer::from_folder(path).unwrap(),
+            chat: None,
         }
+    }
+
+    fn in_chat(mut self) -> Self {
+        self.chat = Some(Template::named("chat", &self.tokenizer).unwrap());
+        self
     }
 
     /// Asks a task's questions and compares the answers.
@@ -114,7 +121,7 @@ impl Asking {
             model: &self.model,
             tokenizer: &self.tokenizer,
             eos: &self.model.config().eos_token_id,
-            chat: None,
+            chat: self.chat.as_ref(),
         };
         let open = answers.open_questions(&questions).unwrap();
         let mut batches = Batches {
@@ -126,7 +133,14 @@ impl Asking {
             .ask(task, &questions, &open, &mut batches)
             .unwrap();
         assert_eq!(answers.len(), golden.answers.len(), "{what}");
-        equals(&what, task, &questions, &answers, golden);
+        equals(
+            &what,
+            task,
+            &questions,
+            &answers,
+            golden,
+            self.chat.as_ref(),
+        );
     }
 }
 
@@ -184,6 +198,31 @@ fn rows_of_the_hub_are_asked_as_the_harness_asks_them() {
         compared += 1;
     }
     assert_eq!(compared, 12, "all goldens");
+}
+
+/// The start of the answer, if the task has one, begins the assistant's message; few-shot examples are messages of their own.
+#[test]
+fn tasks_in_a_chat_template_are_asked_as_the_harness_asks_them() {
+    let asking = Asking::open(&golden::folder("tied-gqa")).in_chat();
+    let goldens = golden::folder("eval/tied-gqa-chat");
+    let mut compared = 0;
+    for file in goldens.read_dir().unwrap() {
+        let TaskGolden {
+            task: name,
+            shots,
+            golden,
+        } = golden::json(file.unwrap().path());
+        if cfg!(not(target_os = "linux")) && task(&name).runs_code() {
+            continue;
+        }
+        let task = task(&name).with_shots(shots).unwrap();
+        asking.compare(&task, &golden::folder("eval/rows"), &golden);
+        compared += 1;
+    }
+    assert!(
+        compared >= 5,
+        "all goldens, but those of programs elsewhere"
+    );
 }
 
 /// Prepares a measure with a sandbox and a scorer.
@@ -369,7 +408,14 @@ fn digest(context: &str, continuation: &str) -> String {
     simmer_files::digest::sha256(format!("{context}\0{continuation}").as_bytes())
 }
 
-fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, golden: &Golden) {
+fn equals(
+    what: &str,
+    task: &Task,
+    questions: &[Question],
+    answers: &Answers,
+    golden: &Golden,
+    chat: Option<&Template>,
+) {
     let mut measure = Measure::new(task).unwrap();
     let pairs = questions.iter();
     let pairs = pairs.map(|question| (question, answers.find(question).unwrap().unwrap()));
@@ -399,7 +445,9 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
                     "{what}"
                 );
             }
-            Asked::Text { prompt, .. } => {
+            Asked::Text { prompt, turns, .. } => {
+                let in_chat = chat.map(|chat| turns.in_chat(chat).unwrap().text);
+                let prompt = in_chat.as_ref().unwrap_or(prompt);
                 let sent = serde_json::Value::from(digest(prompt, ""));
                 assert!(
                     expected.sha256.is_null() || expected.sha256 == sent,

@@ -84,6 +84,11 @@ fn a_killed_run_of_a_local_model_is_resumed_with_equal_bytes() {
             .collect()
     };
     assert!(counts(&resumed) == counts(&whole));
+
+    // in another dtype it would have other texts
+    let half = recipe.replace("[model.local]", "[model.local]\ncompute = \"bf16\"");
+    let (done, text) = said(&mut generate(folder.path(), &half, "killed"));
+    assert!(!done && text.contains("another run"), "{text}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The model against transformers on the same weights and tokens.
 
 use burn::tensor::{Device, Tensor, s};
-use simmer_kernels::Rows;
+use simmer_kernels::{Capabilities, Rows};
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::{
     KeptPrefix, KvCache, LlamaForCausalLM, Prompt, Sampling, Sequence, Stop, Target,
@@ -295,6 +295,56 @@ struct Widened {
 }
 
 /// Checkpoints as bitsandbytes writes them, and fp8 as published models have it; see `tests/reference/quantised.py`.
+/// The last layer computes only tokens whose scores are asked for, and each shared prefix is there once.
+#[test]
+fn some_scores_are_those_of_whole_rows() {
+    for name in golden::models() {
+        let model = load(name, &golden::device());
+        let rows = model_golden(name).rows;
+        let row = rows.iter().map(|row| &row.input_ids);
+        let row = row.max_by_key(|row| row.len()).unwrap();
+        let (length, vocab) = (row.len(), model.config().vocab_size as u32);
+        // the same beginning, of three tokens, twice; another end
+        let other = row[..3].iter().copied();
+        let other: Vec<u32> = other
+            .chain(row[3..].iter().map(|token| (token + 1) % vocab))
+            .collect();
+        let rows = [&row[..], &other];
+        let shared = model.packed_for_scores(&rows);
+        let may_share = model
+            .config()
+            .same_frequencies_up_to()
+            .is_none_or(|most| length <= most);
+        let saved = 2 * length - shared.sequence.len();
+        assert_eq!(
+            saved,
+            if may_share && is_processor() { 3 } else { 0 },
+            "{name}"
+        );
+        let mut targets = Vec::new();
+        let mut expected = Vec::new();
+        for (row, places) in rows.iter().zip(&shared.places) {
+            let whole = model.score(row).unwrap();
+            // not in order, and with tokens that are keys alone between them
+            for at in [length - 2, 2, 4] {
+                targets.push(Target {
+                    place: places[at],
+                    token: row[at + 1],
+                });
+                expected.push(whole[at]);
+            }
+        }
+        let found = model.score_targets(&shared.sequence, &targets);
+        let found: Vec<f32> = found.iter().map(|scored| scored.log_prob).collect();
+        let difference = golden::max_difference(&found, &expected);
+        assert!(difference <= TOLERANCE, "{name}: {difference}");
+    }
+}
+
+fn is_processor() -> bool {
+    Capabilities::of(&golden::device()).reads_in_place
+}
+
 #[test]
 fn quantised_checkpoints_score_as_transformers() {
     for folder in [

@@ -6,10 +6,10 @@ use simmer_data::tokenizer::StopTexts;
 use simmer_data::{Conversation, Template, prompt_tokens};
 use simmer_files::size::counted;
 use simmer_instruct::{
-    Completion, Completions, Finish, InstructError, LocalConfig, Prompt as Asked, Request,
-    Stop as Stopped,
+    Completion, Completions, ComputeDtype, Finish, InstructError, LocalConfig, Prompt as Asked,
+    Request, Stop as Stopped,
 };
-use simmer_model::base::BaseConfig;
+use simmer_model::base::{BaseConfig, Compute};
 use simmer_model::{Prompt, Sampling, Stop};
 
 use crate::failure::{Failure, bail};
@@ -28,10 +28,15 @@ pub(crate) struct Local {
 impl Local {
     /// Loads the model of a recipe's table.
     pub(crate) fn load(config: &LocalConfig, table: &str) -> Result<Self, Failure> {
+        let held = config.precision.as_deref().map(precision).transpose();
+        let held =
+            held.map_err(|problem| Failure::new(format!("{table}: `precision`: {problem}")))?;
         let mut base = BaseConfig::from_path(&config.base);
-        let chosen = config.precision.as_deref().map(precision).transpose();
-        base.precision =
-            chosen.map_err(|problem| Failure::new(format!("{table}: `precision`: {problem}")))?;
+        base.precision = held;
+        base.compute = config.compute.map(|dtype| match dtype {
+            ComputeDtype::F32 => Compute::F32,
+            ComputeDtype::Bf16 => Compute::Bf16,
+        });
         let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device)?;
         let adapter = config
             .adapter

@@ -291,6 +291,7 @@ def ask(
     shots: int | None = None,
     generation: dict | None = None,
     hub: bool = False,
+    chat: bool = False,
 ) -> dict:
     loaded = load(task, data, limit, shots, hub)
     if loaded.OUTPUT_TYPE == "generate_until":
@@ -299,7 +300,10 @@ def ask(
             loaded.config.generation_kwargs.pop("temperature", None)
     begin = time.perf_counter()
     # with any number of iterations above 0, the harness computes the standard errors of means
-    results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=1, confirm_run_unsafe_code=True)
+    settings = {"log_samples": True, "bootstrap_iters": 1, "confirm_run_unsafe_code": True}
+    # few-shot examples are messages, as by default in its command line
+    in_chat = {"apply_chat_template": True, "fewshot_as_multiturn": True} if chat else {}
+    results = lm_eval.evaluate(model, {task: loaded}, **settings, **in_chat)
     seconds = time.perf_counter() - begin
     kept = {name: float(value) for name, value in results["results"][task].items() if isinstance(value, float)}
     answers = answers_of(loaded, results["samples"][task])
@@ -369,6 +373,8 @@ FEW = 2
 # The tasks in eval/MODEL.json.
 FIRST = [*(task for task in list(YAML)[:12]), "mmlu_anatomy"]
 BBH_TASKS = ["bbh_boolean_expressions", "bbh_word_sorting"]
+# The tasks in eval/tied-gqa-chat.
+CHAT = ["humaneval", "humaneval_instruct", "mbpp", "mbpp_instruct", "gsm8k_cot", "truthfulqa_gen", "triviaqa", *BBH_TASKS]
 
 
 def write_rows(folder: Path) -> None:
@@ -523,6 +529,17 @@ def hub_goldens(folder: Path, tasks: list[str], short: dict) -> None:
         (folder / "tied-gqa-hub" / f"{task}.json").write_text(text, encoding="utf-8")
 
 
+def chat_goldens(folder: Path, tasks: list[str], short: dict) -> None:
+    """Writes eval/tied-gqa-chat/TASK.json: generation tasks in the model's chat template."""
+    model = HFLM(pretrained=str(GOLDENS / "tied-gqa"), dtype="float32", device="cpu", batch_size=1)
+    (folder / "tied-gqa-chat").mkdir(exist_ok=True)
+    for task in CHAT:
+        if not tasks or task in tasks:
+            answers = ask(model, task, folder / "rows", shots=FEW, generation=short, chat=True)
+            text = lines(rounded(without(answers, "pairs", "prompt")))
+            (folder / "tied-gqa-chat" / f"{task}.json").write_text(text, encoding="utf-8")
+
+
 def goldens(tasks: list[str]) -> None:
     """Writes eval/MODEL.json from eval/data, eval/hub with its answers, eval/MODEL/TASK.json from eval/rows with few shots, and eval/found.
 
@@ -536,6 +553,7 @@ def goldens(tasks: list[str]) -> None:
     more_findings(folder, tasks)
     short = {"max_gen_toks": SHORT, "do_sample": False}
     hub_goldens(folder, tasks, short)
+    chat_goldens(folder, tasks, short)
     for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
         model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
         found = {}

@@ -449,7 +449,7 @@ impl Eval {
     fn asking(&self, loaded: &Loaded, name: &str, task: &Task) -> Asking {
         let mut identity = loaded.identity.clone();
         if self.chat {
-            identity.push_str(" in its chat template");
+            identity.push_str(" in its chat template, in turns");
         }
         Asking::new(name, task, &identity)
     }

@@ -1,11 +1,11 @@
 //! `simmer recipes`: the shipped recipes.
 
+mod kind;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use simmer_instruct::GenerateRecipe;
-use simmer_judge::{JudgeRecipe, Mode};
-use simmer_train::Recipe;
+use kind::Kind;
 
 use super::train::quoted;
 use crate::embedded::is_embedded;
@@ -64,34 +64,6 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "judge/kitchen",
     "judge/mt-bench",
 ];
-
-/// What a shipped recipe is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Training,
-    Generation,
-    Judging,
-}
-
-impl Kind {
-    /// By the folder in the recipe's name.
-    fn of(name: &str) -> Self {
-        match name.split_once('/') {
-            Some(("generate", _)) => Self::Generation,
-            Some(("judge", _)) => Self::Judging,
-            _ => Self::Training,
-        }
-    }
-
-    /// The command that runs it, without `simmer`.
-    fn command(self) -> &'static str {
-        match self {
-            Self::Training => "train",
-            Self::Generation => "data generate",
-            Self::Judging => "judge",
-        }
-    }
-}
 
 /// The recipe that needs nothing but the program.
 pub(super) const QUICKSTART: &str = "quickstart";
@@ -162,11 +134,12 @@ impl Recipes {
 fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
         let text = without_schema(text);
+        let kind = Kind::of(name);
         output::text(&format!(
             "{name} (simmer {})\n  {}\n  {}",
-            Kind::of(name).command(),
+            kind.command,
             summary(text),
-            needs(name, text)?
+            kind.needs(name, text)?.summary
         ))?;
     }
     output::note(
@@ -177,135 +150,22 @@ fn list() -> Result<(), Failure> {
 
 /// A recipe's text for the file `out`: its header has the command for that file.
 fn copied(name: &str, text: &str, out: &Path) -> String {
-    let command = Kind::of(name).command();
+    let command = Kind::of(name).command;
     let shipped = format!("simmer {command} recipes/{name}.toml");
     let command = format!("simmer {command} {}", quoted(&out.display().to_string()));
     without_schema(text).replace(&shipped, &command)
 }
 
-/// The files and models that a recipe names.
-fn named(name: &str, text: &str) -> Result<Vec<PathBuf>, Failure> {
-    let path = Path::new(name);
-    Ok(match Kind::of(name) {
-        Kind::Training => {
-            let recipe = Recipe::parse(path, text, &[])?;
-            let models = [&recipe.base.path, &recipe.base.tokenizer];
-            let sources = recipe.data.sources().map(|source| &source.path);
-            models
-                .into_iter()
-                .flatten()
-                .chain(sources)
-                .cloned()
-                .collect()
-        }
-        Kind::Generation => {
-            let recipe = GenerateRecipe::parse(path, text, &[])?;
-            let method = Some(&recipe.method).filter(|method| is_file(method));
-            let method = method.map(PathBuf::from);
-            let local = match recipe.model {
-                simmer_instruct::ModelConfig::Local(local) => Some(local.base),
-                simmer_instruct::ModelConfig::Endpoint(_) => None,
-            };
-            method
-                .into_iter()
-                .chain([recipe.seeds])
-                .chain(local)
-                .collect()
-        }
-        Kind::Judging => {
-            let recipe = JudgeRecipe::parse(path, text, &[])?;
-            let of_models = recipe
-                .models
-                .into_iter()
-                .flat_map(|model| [model.answers, model.local.map(|local| local.base)]);
-            let judge = recipe.judge.local.map(|local| local.base);
-            let all = [Some(recipe.questions), recipe.references];
-            all.into_iter()
-                .chain(of_models)
-                .chain([judge])
-                .flatten()
-                .collect()
-        }
-    })
-}
-
 /// The files of a recipe that are part of the program, each once.
 fn embedded(name: &str, text: &str) -> Result<Vec<String>, Failure> {
     let mut found: Vec<String> = Vec::new();
-    for path in named(name, text)? {
+    for path in Kind::of(name).needs(name, text)?.files {
         let path_shown = path.display().to_string();
         if is_embedded(&path) && !found.contains(&path_shown) {
             found.push(path_shown);
         }
     }
     Ok(found)
-}
-
-/// Whether the name of a method is that of a file.
-fn is_file(method: &str) -> bool {
-    Path::new(method)
-        .extension()
-        .is_some_and(|end| end == "toml")
-}
-
-/// What a recipe does with which model and data, on one line.
-fn needs(name: &str, text: &str) -> Result<String, Failure> {
-    match Kind::of(name) {
-        Kind::Training => needs_of_training(name, text),
-        Kind::Generation => {
-            let recipe = GenerateRecipe::parse(Path::new(name), text, &[])?;
-            let model = match &recipe.model {
-                simmer_instruct::ModelConfig::Local(local) => local.base.display().to_string(),
-                simmer_instruct::ModelConfig::Endpoint(server) => {
-                    format!("{} of a server", server.model)
-                }
-            };
-            Ok(format!(
-                "method {}; model {model}; seeds {}",
-                recipe.method,
-                recipe.seeds.display()
-            ))
-        }
-        Kind::Judging => {
-            let recipe = JudgeRecipe::parse(Path::new(name), text, &[])?;
-            let mode = match recipe.mode {
-                Mode::Pairwise => "comparison of",
-                Mode::Single => "ratings of",
-            };
-            let models: Vec<&str> = recipe
-                .models
-                .iter()
-                .map(simmer_judge::ModelConfig::shown)
-                .collect();
-            Ok(format!(
-                "{mode} {}; questions {}",
-                models.join(" and "),
-                recipe.questions.display()
-            ))
-        }
-    }
-}
-
-/// The method, base model and data of a recipe of training.
-fn needs_of_training(name: &str, text: &str) -> Result<String, Failure> {
-    let recipe = Recipe::parse(Path::new(name), text, &[])?;
-    let base = match &recipe.base.path {
-        Some(path) => path.display().to_string(),
-        None => "random initialisation".to_owned(),
-    };
-    let method = match recipe.method.adapter() {
-        None => "full fine-tuning".to_owned(),
-        Some(table) => match table.rank() {
-            Some(rank) => format!("{}, rank {rank}", table.kind().name),
-            None => table.kind().name.to_owned(),
-        },
-    };
-    let first = recipe.data.train[0].path.display().to_string();
-    let more = match recipe.data.train.len() {
-        1 => String::new(),
-        files => format!(" and {} more", files - 1),
-    };
-    Ok(format!("{method}; base {base}; data {first}{more}"))
 }
 
 /// A recipe without the line that names its schema, a file of the repository.
@@ -374,10 +234,11 @@ mod tests {
             assert!(text.starts_with("#:schema recipe.schema.json\n"), "{name}");
             let text = without_schema(text);
             assert!(text.starts_with('#') && summary(text).len() > 20, "{name}");
-            let kind = Kind::of(name).command();
+            let kind = Kind::of(name);
+            kind.needs(name, text).unwrap();
+            let kind = kind.command;
             let command = format!("#   simmer {kind} recipes/{name}.toml");
             assert!(text.lines().any(|line| line == command), "{name}");
-            needs(name, text).unwrap();
             let copy = copied(name, text, Path::new("my own.toml"));
             let command = format!("#   simmer {kind} 'my own.toml'\n");
             assert!(copy.contains(&command), "{name}");
@@ -412,8 +273,12 @@ mod tests {
     #[test]
     fn every_file_is_shipped() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
-        for part in ["", "generate/", "judge/"] {
-            for file in folder.join(part).read_dir().unwrap() {
+        for kind in &kind::KINDS {
+            let part = match kind.folder {
+                "" => String::new(),
+                folder => format!("{folder}/"),
+            };
+            for file in folder.join(&part).read_dir().unwrap() {
                 let path = file.unwrap().path();
                 let name = path.file_stem().unwrap().to_str().unwrap();
                 // a method is part of a recipe, and schemas and data are no recipes

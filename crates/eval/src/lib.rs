@@ -21,7 +21,7 @@ pub use answer::{Answer, Answers, Asking, Reference};
 pub use error::EvalError;
 pub use evaluator::{Batches, Evaluator};
 pub use metric::{Measure, Score, Tools, pass_at_k, reference_scores, rouge_l};
-pub use question::{Asked, Pair, Question};
+pub use question::{Asked, Pair, Question, Shot, Turns};
 pub use scorer::Scorer;
 pub use statistics::{Difference, Mean, difference, mean};
 pub use task::{

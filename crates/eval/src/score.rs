@@ -1,13 +1,13 @@
 //! Log-likelihoods of texts.
 //!
 //! A prefix that several texts share (few-shot examples, the question before its choices) is computed once per packed sequence.
-//! Rows are not padded, so they stay in the order of the file.
+//! Rows are not padded. Questions that begin alike are computed together (`evaluator/choices.rs`).
 //!
 //! Source for the split into context and continuation: lm-evaluation-harness 0.4.13, `TemplateLM._encode_pair`.
 
 use simmer_data::Tokenizer;
 use simmer_data::tokenizer::TokenizerError;
-use simmer_model::{LlamaForCausalLM, Scored, Sequence, Target};
+use simmer_model::{LlamaForCausalLM, Scored, Target};
 
 use crate::question::Pair;
 
@@ -91,7 +91,7 @@ pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>>
     if seen.is_empty() {
         return vec![Vec::new(); rows.len()];
     }
-    let shared = Sequence::sharing_prefixes(&seen, model.config().same_frequencies_up_to());
+    let shared = model.packed_for_scores(&seen);
     let mut places = shared.places.iter();
     let mut targets = Vec::new();
     let mut counts = Vec::with_capacity(rows.len());

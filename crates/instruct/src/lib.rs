@@ -45,7 +45,7 @@ pub use joint::{Candidate, parse as parse_joint, prompt as joint_prompt};
 pub use journal::{About, Journal, JournalKey, Key, Stage};
 pub use method::Method;
 pub use output::write;
-pub use recipe::{ChatFormat, GenerateRecipe, LocalConfig, ModelConfig};
+pub use recipe::{ChatFormat, ComputeDtype, GenerateRecipe, LocalConfig, ModelConfig};
 pub use report::{Report, Spent};
 pub use run::{Dropped, Ended, Kept, Made, Outcome, Row, Run, Watch};
 pub use seeds::{Example, Seed, Seeds};

@@ -75,12 +75,26 @@ pub struct LocalConfig {
     /// How the weights are held in memory: `f32`, `bf16`, `f16`, `nf4`, `fp4` or `int8`. Default: as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
+    /// Dtype of the activations and of the matrix multiplications: `f32`, or `bf16`, which is less exact, and faster where the
+    /// device multiplies in it. Default: `bf16` for weights in bf16 on a GPU, else `f32`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<ComputeDtype>,
     /// How many prompts of a batch are computed together: several ranks share the groups of a batch. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<usize>,
     /// The device: `auto`, `cpu`, `libtorch` or `libtorch-cuda:N`.
     #[serde(default = "auto")]
     pub device: String,
+}
+
+/// What a local model computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeDtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    Bf16,
 }
 
 fn five() -> usize {
@@ -213,6 +227,11 @@ mod tests {
                 recipe.replace("model.local", "model.remote"),
                 &[],
                 "`model`: unknown value `remote`",
+            ),
+            (
+                recipe.to_owned() + "compute = \"f16\"\n",
+                &[],
+                "`model.local.compute`: unknown value `f16`; did you mean `bf16`?",
             ),
             (
                 recipe.replace("[model.local]\nbase = \"b\"\n", ""),

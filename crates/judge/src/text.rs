@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use simmer_files::size::{counted, grouped};
+use simmer_instruct::Spent;
 
 use crate::report::{Report, Single, Versus};
 use crate::statistics::Interval;
@@ -40,10 +41,29 @@ impl Report {
         for note in self.notes() {
             let _ = writeln!(text, "{note}");
         }
-        for (what, spent) in &self.spent {
+        for (what, spent) in self.spent_in_order() {
             let _ = writeln!(text, "{what}: {}", spent.text());
         }
         text.trim_end().to_owned()
+    }
+
+    /// What was spent: on the answers of the models, in their order, then on verdicts.
+    fn spent_in_order(&self) -> Vec<(&str, &Spent)> {
+        let mut all: Vec<(&str, &Spent)> = self
+            .spent
+            .iter()
+            .map(|(what, spent)| (what.as_str(), spent))
+            .collect();
+        let place = |what: &str| {
+            let model = what.strip_prefix("answers of ");
+            let place = self
+                .models
+                .iter()
+                .position(|name| Some(name.as_str()) == model);
+            place.unwrap_or(self.models.len())
+        };
+        all.sort_by_key(|(what, _)| place(what));
+        all
     }
 
     /// What a reader of the numbers must know.
@@ -54,6 +74,14 @@ impl Report {
                 "no verdict: {} of {}, left out of every number",
                 grouped(self.no_verdict as u64),
                 grouped(self.verdicts as u64)
+            ));
+        }
+        let judge = self.spent.get("verdicts");
+        let truncated = judge.map_or(0, |spent| spent.truncated);
+        if self.no_verdict > 0 && truncated > 0 {
+            notes.push(format!(
+                "{} of the judge reached max_tokens, some of them before a verdict: increase judge.max_tokens",
+                counted(truncated, "text")
             ));
         }
         if self.asked_again > 0 {

@@ -205,9 +205,18 @@ impl LlamaForCausalLM {
         }
         let shared = Sequence::sharing_prefixes(&rows, self.config().same_frequencies_up_to());
         let sequence = shared.sequence.after(seen);
-        let hidden = self.hidden(&sequence, Some(&mut kept.cache)); // [T, H]
+        // equal prompts have the same last place
         let last = shared.places.iter().filter_map(|places| places.last());
-        let hidden = hidden.select(0, ids(last.copied(), &self.device())); // [B, H]
+        let last: Vec<u32> = last.copied().collect();
+        let mut places = last.clone();
+        places.sort_unstable();
+        places.dedup();
+        let hidden = self.hidden_at(&sequence, Some(&mut kept.cache), &places);
+        let rows = last
+            .iter()
+            .map(|last| places.partition_point(|place| place < last));
+        let rows = rows.map(|row| row as u32);
+        let hidden = hidden.select(0, ids(rows, &self.device())); // [B, H]
         let texts = prompts.iter().zip(&shared.places);
         let texts = texts.map(|(prompt, places)| Text {
             tokens: prompt.tokens.to_vec(),

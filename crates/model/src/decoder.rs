@@ -6,12 +6,13 @@
 //!
 //! Source: Touvron et al. 2023, section 2.2; transformers, the `modeling_*.py` of each family.
 //!
-//! Axes: T tokens of all rows, S keys, N query heads, K key heads, D head_dim, H hidden size, I intermediate size.
+//! Axes: T tokens of all rows (queries: those whose results are needed), S keys, N query heads, K key heads, D head_dim,
+//! H hidden size, I intermediate size.
 
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Int, Tensor};
 use simmer_checkpoint::config::{ModelConfig, Positions};
 use simmer_checkpoint::family::{GatedBy, Role};
 use simmer_kernels::{Activation, Rows, Scores, StepInputs, attention, gated, residual, rope};
@@ -20,6 +21,7 @@ use crate::adapter::kind::{BesideAttention, BesideLinear};
 use crate::cache::KvCache;
 use crate::layer::{Linear, RmsNorm};
 use crate::rotary::Rotary;
+use crate::sequence::ids;
 
 /// One decoder layer. A family has the normalisations that are in its table.
 #[derive(Module, Debug)]
@@ -91,6 +93,42 @@ pub(crate) struct Pass<'a> {
     pub(crate) dropout_keys: Option<&'a Arc<[u64]>>,
     /// If each token is the newest of a text that is decoded in steps.
     pub(crate) step: Option<&'a StepInputs>,
+    /// The tokens whose results are needed of a layer, if not all are.
+    pub(crate) needed: Option<Needed>,
+}
+
+/// Some tokens of a sequence, as queries; the others are only keys.
+pub(crate) struct Needed {
+    /// Their places, `[N]`.
+    places: Tensor<1, Int>,
+    rows: Rows,
+    rotary: [Option<Rotary>; 2],
+}
+
+impl Needed {
+    /// The tokens at these ascending places.
+    pub(crate) fn new(places: &[u32], pass: &Pass<'_>, device: &Device) -> Self {
+        let rows = pass.rows.at(places);
+        let places = ids(places.iter().copied(), device);
+        let rotary = pass.rotary.each_ref().map(|rotary| {
+            let rotary = rotary.as_ref();
+            rotary.map(|rotary| rotary.at(places.clone()))
+        });
+        Self {
+            places,
+            rows,
+            rotary,
+        }
+    }
+}
+
+fn of_kind(rotary: &[Option<Rotary>; 2], positions: Positions) -> Option<&Rotary> {
+    let [global, local] = rotary;
+    match positions {
+        Positions::None => None,
+        Positions::Global => global.as_ref(),
+        Positions::Local => local.as_ref(),
+    }
 }
 
 impl Pass<'_> {
@@ -101,16 +139,16 @@ impl Pass<'_> {
                 .rotary
                 .each_ref()
                 .map(|rotary| rotary.as_ref().map(Rotary::valid)),
+            needed: None,
             ..*self
         }
     }
 
-    fn rotary(&self, positions: Positions) -> Option<&Rotary> {
-        let [global, local] = &self.rotary;
-        match positions {
-            Positions::None => None,
-            Positions::Global => global.as_ref(),
-            Positions::Local => local.as_ref(),
+    /// The part of `x` that is needed, `[N, H]` of `[T, H]`.
+    fn needed_of(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.needed {
+            Some(needed) => x.select(0, needed.places.clone()),
+            None => x,
         }
     }
 }
@@ -134,6 +172,7 @@ impl DecoderLayer {
     ) -> Tensor<2> {
         let normed = self.normed(Role::AttentionNorm, x.clone(), pass);
         let y = self.self_attn.forward(normed, self.place, pass, cache);
+        let x = pass.needed_of(x);
         added(x, self.normed(Role::AttentionOutputNorm, y, pass), pass)
     }
 
@@ -219,24 +258,33 @@ impl SelfAttention {
         pass: &Pass<'_>,
         mut cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
-        let [t, _] = x.dims();
         let config = pass.config;
         let dim = config.head_dim;
-        let [q, k, v] = self.projected(x, pass);
-        let heads = |x: Tensor<2>, heads: usize| x.reshape([t, heads, dim]); // [T, heads, D]
+        let [q, k, v] = self.projected_as_needed(x, pass);
+        let [t, _] = q.dims();
+        let heads = |x: Tensor<2>, heads: usize| {
+            let [t, _] = x.dims();
+            x.reshape([t, heads, dim]) // [T, heads, D]
+        };
         let normed = |norm: &Option<RmsNorm>, x: Tensor<2>| match norm {
             Some(norm) => norm.forward_by_head(x),
             None => x,
         };
-        let rotary = pass.rotary(place.positions);
+        let rotary = of_kind(&pass.rotary, place.positions);
+        let of_queries = pass
+            .needed
+            .as_ref()
+            .map_or(rotary, |needed| of_kind(&needed.rotary, place.positions));
         // a step rotates queries and keys itself, unless an adapter reads the rotated queries
         let of_step = pass.step.filter(|_| self.adapter.is_none()).and(rotary);
-        let rotate = |x| match rotary.xor(of_step) {
+        let rotate = |x, rotary: Option<&Rotary>| match rotary.xor(of_step) {
             Some(rotary) => rope(x, rotary.cos.clone(), rotary.sin.clone()),
             None => x,
         };
-        let q = rotate(heads(normed(&self.q_norm, q), config.num_attention_heads)); // [T, N, D]
-        let k = rotate(heads(normed(&self.k_norm, k), config.num_key_value_heads)); // [T, K, D]
+        let q = heads(normed(&self.q_norm, q), config.num_attention_heads);
+        let q = rotate(q, of_queries); // [T, N, D]
+        let k = heads(normed(&self.k_norm, k), config.num_key_value_heads);
+        let k = rotate(k, rotary); // [T, K, D]
         let v = heads(v, config.num_key_value_heads); // [T, K, D]
         let added = self.adapter.as_ref().map(|adapter| {
             let project = || self.of_prompts(adapter, pass);
@@ -251,11 +299,15 @@ impl SelfAttention {
             window: place.window,
             soft_cap: config.attn_logit_softcapping,
         };
+        let rows = pass
+            .needed
+            .as_ref()
+            .map_or(pass.rows, |needed| &needed.rows);
         let mixed = match (cache, pass.step) {
-            (None, _) => attention(q, k, v, pass.rows, scores),
+            (None, _) => attention(q, k, v, rows, scores),
             (Some((cache, layer)), None) => {
                 let [k, v] = cache.extend(layer, k, v); // [S, K, D]
-                attention(q, k, v, pass.rows, scores)
+                attention(q, k, v, rows, scores)
             }
             (Some((cache, layer)), Some(step)) => {
                 let rotary = of_step.map(|rotary| [rotary.cos.clone(), rotary.sin.clone()]);
@@ -285,6 +337,20 @@ impl SelfAttention {
         let shape = [count, pass.config.num_key_value_heads, pass.config.head_dim];
         let [_, k, v] = self.projected(prompts, pass);
         [k, v].map(|of| of.reshape(shape))
+    }
+
+    /// Queries of the tokens that are needed, keys and values of all.
+    fn projected_as_needed(&self, x: Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 3] {
+        if pass.needed.is_none() {
+            return self.projected(x, pass);
+        }
+        if let [Some(q), Some(k), Some(v)] = [&self.q_proj, &self.k_proj, &self.v_proj] {
+            let q = q.forward(pass.needed_of(x.clone()), pass.dropout_keys);
+            let [k, v] = Linear::forward_together([k, v], x, pass.dropout_keys);
+            return [q, k, v];
+        }
+        let [q, k, v] = self.projected(x, pass);
+        [pass.needed_of(q), k, v]
     }
 
     /// Queries `[T, N·D]`, keys and values `[T, K·D]`.

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use burn::tensor::{Tensor, activation, s};
+use burn::tensor::{Tensor, activation};
 use rayon::prelude::*;
 use simmer_files::size::counted;
 use simmer_hint::Hint;
@@ -33,7 +33,7 @@ pub struct Generated {
 }
 
 /// The score of a token.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Scored {
     /// Natural logarithm of its probability.
     pub log_prob: f32,
@@ -162,13 +162,37 @@ impl LlamaForCausalLM {
     /// # Panics
     /// As [`LlamaForCausalLM::hidden`].
     pub fn score_targets(&self, sequence: &Sequence, targets: &[Target]) -> Vec<Scored> {
-        let hidden = self.hidden(sequence, None); // [T, H]
-        let mut scored = Vec::with_capacity(targets.len());
-        for targets in targets.chunks(SCORE_CHUNK) {
-            let places = targets.iter().map(|target| target.place);
-            let places = ids(places, &hidden.device());
-            let logits = self.logits(hidden.clone().select(0, places)); // [N, V]
-            scored.extend(scores(logits, targets));
+        let mut scored = vec![Scored::default(); targets.len()];
+        if targets.is_empty() {
+            return scored;
+        }
+        // rows that share a prefix have several targets at its end
+        let mut places: Vec<u32> = targets.iter().map(|target| target.place).collect();
+        places.sort_unstable();
+        places.dedup();
+        let mut order: Vec<usize> = (0..targets.len()).collect();
+        order.sort_by_key(|target| targets[*target].place);
+        let mut order = order.into_iter().peekable();
+        let hidden = self.hidden_at(sequence, None, &places); // [N, H]
+        for (chunk, places) in places.chunks(SCORE_CHUNK).enumerate() {
+            let hidden = hidden.clone().narrow(0, chunk * SCORE_CHUNK, places.len());
+            let mut asked: Vec<(usize, Target)> = Vec::new();
+            for (row, place) in places.iter().enumerate() {
+                while let Some(target) = order.next_if(|target| targets[*target].place == *place) {
+                    asked.push((
+                        target,
+                        Target {
+                            place: row as u32,
+                            token: targets[target].token,
+                        },
+                    ));
+                }
+            }
+            let rows: Vec<Target> = asked.iter().map(|(_, target)| *target).collect();
+            let found = scores(self.logits(hidden), &rows);
+            for ((target, _), found) in asked.iter().zip(found) {
+                scored[*target] = found;
+            }
         }
         scored
     }
@@ -203,8 +227,8 @@ impl LlamaForCausalLM {
             *steps = None;
         }
         let sequence = Sequence::continuing(&text[cache.len()..], cache.len());
-        let last = sequence.len() - 1;
-        let hidden = self.hidden(&sequence, Some(cache)).slice(s![last..=last]); // [1, H]
+        let last = sequence.len() as u32 - 1;
+        let hidden = self.hidden_at(&sequence, Some(cache), &[last]); // [1, H]
         values(self.logits(hidden)).into()
     }
 
@@ -231,25 +255,35 @@ impl LlamaForCausalLM {
 
 /// Scores targets from their logits, `[N, V]`.
 fn scores(logits: Tensor<2>, targets: &[Target]) -> Vec<Scored> {
+    let [_, vocab] = logits.dims();
     if Capabilities::of(&logits.device()).reads_in_place {
         let logits = values(logits);
-        let rows = logits.par_chunks(logits.len() / targets.len());
-        let scored = rows.zip(targets).map(|(logits, target)| Scored {
-            log_prob: log_softmax_at(logits, target.token),
-            is_likeliest: most_likely(logits) == Some(target.token as usize),
+        let rows: Vec<(f64, Option<usize>)> = logits
+            .par_chunks(vocab)
+            .map(|logits| (log_sum_exp(logits), most_likely(logits)))
+            .collect();
+        let scored = targets.iter().map(|target| {
+            let (row, token) = (target.place as usize, target.token as usize);
+            let (sum, likeliest) = rows[row];
+            Scored {
+                log_prob: (f64::from(logits[row * vocab + token]) - sum) as f32,
+                is_likeliest: likeliest == Some(token),
+            }
         });
         return scored.collect();
     }
+    let likeliest = logits.clone().argmax(1).squeeze_dim::<1>(1).into_data(); // [N]
+    let likeliest: Vec<i64> = likeliest.iter::<i64>().collect();
+    let places = targets.iter().map(|target| target.place);
+    let places = ids(places, &logits.device());
     let tokens = ids(targets.iter().map(|target| target.token), &logits.device());
-    let likeliest = logits.clone().argmax(1).squeeze_dim::<1>(1); // [N]
-    let likeliest = likeliest.equal(tokens.clone()).int().into_data();
-    let chosen = activation::log_softmax(logits, 1).gather(1, tokens.unsqueeze_dim(1)); // [N, 1]
-    let likeliest = likeliest.iter::<i64>();
-    let scored = values(chosen).into_iter().zip(likeliest);
+    let chosen = activation::log_softmax(logits, 1).select(0, places);
+    let chosen = chosen.gather(1, tokens.unsqueeze_dim(1)); // [targets, 1]
+    let scored = values(chosen).into_iter().zip(targets);
     scored
-        .map(|(log_prob, likeliest)| Scored {
+        .map(|(log_prob, target)| Scored {
             log_prob,
-            is_likeliest: likeliest == 1,
+            is_likeliest: likeliest[target.place as usize] == i64::from(target.token),
         })
         .collect()
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use simmer_checkpoint::config::ModelConfig;
-use simmer_kernels::{Rows, soft_capped};
+use simmer_kernels::{Capabilities, Rows, soft_capped};
 
 use crate::cache::KvCache;
-use crate::decoder::{DecoderLayer, Pass};
+use crate::decoder::{DecoderLayer, Needed, Pass};
 use crate::layer::{Embedding, LmHead, RmsNorm};
 use crate::offload::{LayerPages, Part};
 use crate::rotary::{Rotary, RotarySettings};
@@ -87,11 +87,50 @@ impl LlamaForCausalLM {
     /// # Panics
     /// If a token is outside the vocabulary, or if the number of keys that the rows see is not the length of
     /// the cache after this pass.
-    pub fn hidden(&self, sequence: &Sequence, mut cache: Option<&mut KvCache>) -> Tensor<2> {
-        let pass = self.pass(sequence, cache.as_deref());
+    pub fn hidden(&self, sequence: &Sequence, cache: Option<&mut KvCache>) -> Tensor<2> {
+        self.through_layers(sequence, cache, None)
+    }
+
+    /// Hidden states as [`LlamaForCausalLM::hidden`] has them, at `places` alone, which are ascending. Without automatic
+    /// differentiation. On a processor the last layer computes no more than these, and the keys and values of the others.
+    ///
+    /// # Shapes
+    /// Result: `[N, H]`.
+    ///
+    /// # Panics
+    /// As [`LlamaForCausalLM::hidden`], and if the sequence has dropout, or places are not ascending.
+    pub fn hidden_at(
+        &self,
+        sequence: &Sequence,
+        cache: Option<&mut KvCache>,
+        places: &[u32],
+    ) -> Tensor<2> {
+        assert!(sequence.dropout_keys.is_none(), "without dropout");
+        if places.len() == sequence.len() {
+            return self.hidden(sequence, cache);
+        }
+        // on a GPU the launch of more kernels costs more than the products save
+        if !Capabilities::of(&self.device()).reads_in_place {
+            let hidden = self.hidden(sequence, cache);
+            return hidden.select(0, ids(places.iter().copied(), &self.device()));
+        }
+        self.through_layers(sequence, cache, Some(places))
+    }
+
+    fn through_layers(
+        &self,
+        sequence: &Sequence,
+        mut cache: Option<&mut KvCache>,
+        places: Option<&[u32]>,
+    ) -> Tensor<2> {
+        let mut pass = self.pass(sequence, cache.as_deref());
         let mut x = self.embed(sequence); // [T, H]
+        let last = self.model.layers.len() - 1;
         for (index, layer) in self.model.layers.iter().enumerate() {
             self.enter(Part::Layer(index), Some(self.above(index)));
+            if index == last {
+                pass.needed = places.map(|places| Needed::new(places, &pass, &self.device()));
+            }
             x = layer.forward(x, &pass, cache.as_deref_mut().map(|cache| (cache, index)));
         }
         if let Some(cache) = cache {
@@ -140,6 +179,7 @@ impl LlamaForCausalLM {
             rows: &sequence.rows,
             dropout_keys: sequence.dropout_keys.as_ref(),
             step: None,
+            needed: None,
         }
     }
 

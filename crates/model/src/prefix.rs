@@ -5,13 +5,16 @@
 //! rows that start with the same tokens have the same hidden states there. The packed sequence holds
 //! such a prefix once, as a row that the other rows continue; their gradients add up in it.
 
-use simmer_kernels::Rows;
+use simmer_kernels::{Capabilities, Rows};
 
+use crate::llama::LlamaForCausalLM;
 use crate::sequence::Sequence;
 
 /// Length in tokens from which a shared prefix becomes a row of its own. A shorter prefix saves less
 /// than the additional row costs in attention.
 pub(crate) const SHORTEST: usize = 12;
+/// The same where rows are only scored on a processor: nothing but products costs time there, and each token saved saves some.
+const SHORTEST_SCORED: usize = 2;
 
 /// A packed sequence that holds each shared prefix once.
 #[derive(Debug, Clone)]
@@ -67,7 +70,12 @@ impl Sequence {
     /// # Panics
     /// If a row is empty.
     pub fn sharing_prefixes(rows: &[&[u32]], up_to: Option<usize>) -> Shared {
+        Self::sharing_prefixes_from(SHORTEST, rows, up_to)
+    }
+
+    fn sharing_prefixes_from(shortest: usize, rows: &[&[u32]], up_to: Option<usize>) -> Shared {
         let mut tree = Tree {
+            shortest: shortest.max(1),
             rows,
             tokens: Vec::new(),
             segments: Vec::new(),
@@ -92,8 +100,25 @@ impl Sequence {
     }
 }
 
+impl LlamaForCausalLM {
+    /// Packs rows whose tokens are scored, each shared prefix once.
+    ///
+    /// # Panics
+    /// If a row is empty.
+    pub fn packed_for_scores(&self, rows: &[&[u32]]) -> Shared {
+        let shortest = if Capabilities::of(&self.device()).reads_in_place {
+            SHORTEST_SCORED
+        } else {
+            SHORTEST
+        };
+        Sequence::sharing_prefixes_from(shortest, rows, self.config().same_frequencies_up_to())
+    }
+}
+
 /// The prefix tree (trie) of the rows.
 struct Tree<'a> {
+    /// Length from which a prefix is shared.
+    shortest: usize,
     rows: &'a [&'a [u32]],
     tokens: Vec<u32>,
     /// Length of each segment, and the segment that it continues.
@@ -111,7 +136,7 @@ impl Tree<'_> {
         }
         let mut from = start;
         let mut parent = parent;
-        if end - start >= SHORTEST {
+        if end - start >= self.shortest {
             parent = self.push(rows, start..end, parent);
             from = end;
         }
@@ -247,10 +272,11 @@ mod tests {
         #[test]
         fn every_token_has_its_place(
             rows in prop::collection::vec(prop::collection::vec((0_u32..3, 1_usize..20), 1..4), 1..9),
+            shortest in 1_usize..14,
         ) {
             let rows: Vec<Vec<u32>> = rows.iter().map(|parts| row(parts)).collect();
             let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-            let shared = Sequence::sharing_prefixes(&slices, None);
+            let shared = Sequence::sharing_prefixes_from(shortest, &slices, None);
             let positions = shared.sequence.rows.positions();
             prop_assert!(shared.sequence.len() <= slices.iter().map(|row| row.len()).sum());
             for (row, places) in rows.iter().zip(&shared.places) {

@@ -239,7 +239,7 @@ impl Rotary {
         Self::of_positions(&frequencies, factor, &positions, device)
     }
 
-    /// The angles at some positions of a table of all.
+    /// The angles at some positions of a table of all, or those of some tokens.
     pub(crate) fn at(&self, positions: Tensor<1, Int>) -> Self {
         let [cos, sin] =
             [&self.cos, &self.sin].map(|table| table.clone().select(0, positions.clone()));

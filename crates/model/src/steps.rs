@@ -123,6 +123,7 @@ impl<'a> Steps<'a> {
                 rows: &none,
                 dropout_keys: None,
                 step: Some(step),
+                needed: None,
             };
             let mut x = model.model.embed_tokens.forward(step.tokens()); // [B, H]
             for (index, layer) in model.model.layers.iter().enumerate() {

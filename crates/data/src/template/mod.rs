@@ -372,6 +372,34 @@ impl Template {
             Kind::Chat(chat) => Rendered::prompt(chat.prompt(conversation, messages)?, true),
         })
     }
+
+    /// As [`Template::prompt`], where the answer begins with `start`: the model continues it. A chat template that trims
+    /// messages trims `start`, too.
+    ///
+    /// Source: transformers, `apply_chat_template` with `continue_final_message`.
+    ///
+    /// # Errors
+    /// As [`Template::render`], and if `start` is not in the text.
+    pub fn prompt_with_start(
+        &self,
+        conversation: &Conversation,
+        start: &str,
+    ) -> Result<Rendered, RenderError> {
+        if start.is_empty() {
+            return self.prompt(conversation);
+        }
+        match &self.kind {
+            Kind::Plain(_) => {
+                let mut rendered = self.prompt(conversation)?;
+                rendered.text.push_str(start);
+                Ok(rendered)
+            }
+            Kind::Chat(chat) => {
+                let text = chat.prompt_with_start(conversation, turns(conversation), start)?;
+                Ok(Rendered::prompt(text, true))
+            }
+        }
+    }
 }
 
 /// The conversation's messages; a text counts as one answer.

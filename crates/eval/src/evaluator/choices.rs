@@ -6,6 +6,9 @@ use crate::error::EvalError;
 use crate::question::{Asked, Pair, Question};
 use crate::score::{Row, log_likelihood, score};
 
+/// The number of questions that are sorted by their tokens.
+const SORTED: usize = 512;
+
 /// The token rows of a question.
 struct Asking {
     question: usize,
@@ -22,18 +25,23 @@ impl Evaluator<'_> {
     ) -> Result<(), EvalError> {
         let mut together: Vec<Asking> = Vec::new();
         let mut tokens = 0;
-        for place in open {
-            let asking = self.asking(questions, *place)?;
-            let last = together.last().and_then(|asking| asking.pairs.last());
-            let more = asking.new_tokens(last);
-            if tokens + more > RUN && !together.is_empty() {
-                self.finish(&together, questions, batches)?;
-                together.clear();
-                tokens = asking.new_tokens(None);
-            } else {
-                tokens += more;
+        for places in open.chunks(SORTED) {
+            let askings = places.iter().map(|place| self.asking(questions, *place));
+            let mut askings = askings.collect::<Result<Vec<_>, _>>()?;
+            // those that begin alike share their first tokens
+            askings.sort_by(|a, b| a.first().cmp(b.first()));
+            for asking in askings {
+                let last = together.last().and_then(|asking| asking.pairs.last());
+                let more = asking.new_tokens(last);
+                if tokens + more > RUN && !together.is_empty() {
+                    self.finish(&together, questions, batches)?;
+                    together.clear();
+                    tokens = asking.new_tokens(None);
+                } else {
+                    tokens += more;
+                }
+                together.push(asking);
             }
-            together.push(asking);
         }
         self.finish(&together, questions, batches)
     }
@@ -90,6 +98,11 @@ impl Evaluator<'_> {
 }
 
 impl Asking {
+    /// The tokens of its first row.
+    fn first(&self) -> &[u32] {
+        self.pairs.first().map_or(&[], |row| &row.tokens)
+    }
+
     /// The number of tokens of its rows, without the prefix that each shares with the row before it.
     fn new_tokens(&self, before: Option<&Row>) -> usize {
         let rows = self.pairs.iter().chain(&self.without);

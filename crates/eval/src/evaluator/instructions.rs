@@ -108,6 +108,7 @@ impl Generation {
     fn of_instruction(instruction: &Instruction) -> Self {
         Self {
             prompt: String::new(),
+            start: None,
             answers: None,
             wrong: None,
             program: None,

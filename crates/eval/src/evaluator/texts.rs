@@ -2,7 +2,6 @@
 
 use simmer_data::example::prompt_tokens;
 use simmer_data::tokenizer::StopTexts;
-use simmer_data::{Conversation, Message, Role};
 use simmer_kernels::mix;
 use simmer_model::{KeptPrefix, Prompt, Sampling};
 
@@ -27,12 +26,11 @@ impl Evaluator<'_> {
         place: usize,
         generation: &Generation,
     ) -> Result<Open, EvalError> {
-        let Asked::Text { prompt, .. } = &question.asked else {
+        let Asked::Text { prompt, turns, .. } = &question.asked else {
             return Err(EvalError::row(&question.origin, "the row has no prompt"));
         };
         let tokens = if let Some(chat) = self.chat {
-            let message = Message::new(Role::User, prompt.clone());
-            let rendered = chat.prompt(&Conversation::chat(vec![message]));
+            let rendered = turns.in_chat(chat);
             let rendered = rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
             prompt_tokens(&rendered, self.tokenizer)?
         } else {

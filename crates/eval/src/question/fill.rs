@@ -1,13 +1,15 @@
 //! Makes questions from rows.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use simmer_data::{Content, Conversation, Origin};
 use simmer_ifeval::PythonRandom;
 
 use super::texts::{Texts, text};
-use super::{Asked, Pair, Question, rows};
+use super::{Asked, Pair, Question, Shot, Turns, rows};
 use crate::error::EvalError;
-use crate::task::{Choice, Generation, Instruction, Shots, TextMetric};
+use crate::task::{Choice, ChoiceMetric, Generation, Instruction, Shots, TextMetric};
 
 impl Texts<'_> {
     pub(super) fn question(
@@ -50,9 +52,10 @@ impl Texts<'_> {
         let right = self.value("answer", &choice.answer, origin, fields)?;
         let right = right_ones(&right, choices.len())
             .map_err(|problem| EvalError::row(origin, format!("`answer`: {problem}")))?;
-        let before = self.before(origin, fields)?;
+        let before = self.before(origin, fields)?.text();
         let mut pairs = Vec::new();
         let mut without = Vec::new();
+        let compares = choice.metrics.contains(&ChoiceMetric::AccMutualInfo);
         for one in &choices {
             let mut fields = fields.clone();
             fields.insert("choice".to_owned(), Value::String(one.clone()));
@@ -64,7 +67,7 @@ impl Texts<'_> {
                 ));
             }
             let prompt = self.text(text::PROMPT, origin, &fields)?;
-            if let Some(context) = self.optional(text::WITHOUT, origin, &fields)? {
+            if compares && let Some(context) = self.optional(text::WITHOUT, origin, &fields)? {
                 without.push(Pair {
                     context,
                     continuation: continuation.clone(),
@@ -93,12 +96,18 @@ impl Texts<'_> {
             // instructions that cannot be checked are reported before anything is generated
             simmer_ifeval::of_row(fields).map_err(|problem| EvalError::row(origin, problem))?;
         }
-        let before = self.before(origin, fields)?;
-        let prompt = self.text(text::PROMPT, origin, fields)?;
+        let turns = Turns {
+            question: self.text(text::PROMPT, origin, fields)?,
+            start: self
+                .optional(text::START, origin, fields)?
+                .unwrap_or_default(),
+            ..self.before(origin, fields)?
+        };
         let answers = generation.answers.as_ref();
         let answers = answers.map(|answers| self.list("answers", answers, origin, fields));
         Ok(Asked::Text {
-            prompt: format!("{before}{prompt}"),
+            prompt: turns.text(),
+            turns,
             answers: answers.transpose()?.unwrap_or_default(),
         })
     }
@@ -128,25 +137,35 @@ impl Texts<'_> {
     }
 
     /// The head and few-shot examples before a question.
-    fn before(&self, origin: &Origin, fields: &Map<String, Value>) -> Result<String, EvalError> {
+    fn before(&self, origin: &Origin, fields: &Map<String, Value>) -> Result<Turns, EvalError> {
         let head = self.optional(text::HEAD, origin, fields)?;
-        let head = head.unwrap_or_default();
-        let Some(shots) = self.task.shots.as_ref().filter(|shots| shots.count > 0) else {
-            return Ok(head);
+        let shots = match &self.task.shots {
+            Some(shots) if shots.count > 0 => self.shots_before(shots, origin, fields)?,
+            _ => Vec::new(),
         };
+        Ok(Turns {
+            head: head.unwrap_or_default(),
+            shots,
+            ..Turns::default()
+        })
+    }
+
+    fn shots_before(
+        &self,
+        shots: &Shots,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<Vec<Arc<Shot>>, EvalError> {
         if let Some(random) = &self.drawn {
-            return Ok(
-                head + &self.drawn_examples(shots, origin, fields, &mut random.borrow_mut())?
-            );
+            return self.drawn_examples(shots, origin, fields, &mut random.borrow_mut());
         }
         let same = self.optional(text::SAME, origin, fields)?;
         if let Some(examples) = self.examples.borrow().get(&same) {
-            return Ok(head + examples);
+            return Ok(examples.clone());
         }
         let examples = self.examples(shots, origin, same.as_deref())?;
-        let before = head + &examples;
-        self.examples.borrow_mut().insert(same, examples);
-        Ok(before)
+        self.examples.borrow_mut().insert(same, examples.clone());
+        Ok(examples)
     }
 
     /// The few-shot examples of one question.
@@ -156,7 +175,7 @@ impl Texts<'_> {
         origin: &Origin,
         fields: &Map<String, Value>,
         random: &mut PythonRandom,
-    ) -> Result<String, EvalError> {
+    ) -> Result<Vec<Arc<Shot>>, EvalError> {
         let (count, found) = (shots.count + usize::from(shots.spare), self.shots.len());
         if count > found {
             let spare = if shots.spare {
@@ -170,13 +189,12 @@ impl Texts<'_> {
             );
             return Err(EvalError::row(origin, problem));
         }
-        let mut examples = String::new();
         let drawn = random.sample(found, count).into_iter();
         let others = drawn.filter(|at| !(shots.spare && rows::same(&self.shots[*at], fields)));
-        for at in others.take(shots.count) {
-            self.add_example(shots, origin, at, &mut examples)?;
-        }
-        Ok(examples)
+        let examples = others
+            .take(shots.count)
+            .map(|at| self.example(shots, origin, at));
+        examples.collect()
     }
 
     /// The few-shot examples of questions with this value of `shots.same`.
@@ -185,18 +203,14 @@ impl Texts<'_> {
         shots: &Shots,
         origin: &Origin,
         same: Option<&str>,
-    ) -> Result<String, EvalError> {
-        let mut examples = String::new();
-        let mut count = 0;
-        for (at, of_shot) in self.sames(origin)?.iter().enumerate() {
-            if count == shots.count {
-                break;
-            }
-            if of_shot.as_deref() == same {
-                self.add_example(shots, origin, at, &mut examples)?;
-                count += 1;
-            }
-        }
+    ) -> Result<Vec<Arc<Shot>>, EvalError> {
+        let sames = self.sames(origin)?.iter().enumerate();
+        let found = sames.filter(|(_, of_shot)| of_shot.as_deref() == same);
+        let examples = found
+            .take(shots.count)
+            .map(|(at, _)| self.example(shots, origin, at));
+        let examples = examples.collect::<Result<Vec<_>, _>>()?;
+        let count = examples.len();
         if count < shots.count {
             let of = same.map_or(String::new(), |same| format!(" for `{same}`"));
             let problem = format!(
@@ -219,23 +233,19 @@ impl Texts<'_> {
         Ok(self.sames.get_or_init(|| sames))
     }
 
-    /// Appends the few-shot example of row `at`; each row becomes text once.
-    fn add_example(
-        &self,
-        shots: &Shots,
-        origin: &Origin,
-        at: usize,
-        examples: &mut String,
-    ) -> Result<(), EvalError> {
+    /// The few-shot example of row `at`; each row is filled in once.
+    fn example(&self, shots: &Shots, origin: &Origin, at: usize) -> Result<Arc<Shot>, EvalError> {
         if let Some(known) = self.rendered.borrow().get(&at) {
-            examples.push_str(known);
-            return Ok(());
+            return Ok(known.clone());
         }
-        let (prompt, answer) = self.shot(origin, &self.shots[at])?;
-        let text = [prompt, answer, shots.between.clone()].concat();
-        examples.push_str(&text);
-        self.rendered.borrow_mut().insert(at, text);
-        Ok(())
+        let (question, answer) = self.shot(origin, &self.shots[at])?;
+        let shot = Arc::new(Shot {
+            question,
+            answer,
+            between: shots.between.clone(),
+        });
+        self.rendered.borrow_mut().insert(at, shot.clone());
+        Ok(shot)
     }
 
     /// Prompt and right answer of a few-shot example.
@@ -258,7 +268,9 @@ impl Texts<'_> {
             self.text(text::PROMPT, origin, &fields)?
         };
         if self.blanks.has(text::SHOT_ANSWER) {
-            return Ok((prompt, self.text(text::SHOT_ANSWER, origin, shot)?));
+            let start = self.optional(text::START, origin, shot)?;
+            let answer = self.text(text::SHOT_ANSWER, origin, shot)?;
+            return Ok((prompt, start.unwrap_or_default() + &answer));
         }
         let answer = match (&self.task.choice, &self.task.generation) {
             (Some(_), _) if chosen.is_some() => self.text(text::CONTINUATION, origin, &fields)?,

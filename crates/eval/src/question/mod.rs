@@ -4,6 +4,7 @@ mod fill;
 mod literal;
 mod rows;
 mod texts;
+mod turns;
 
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use rows::read;
 use texts::Texts;
 
 pub(crate) use texts::add_filters;
+pub use turns::{Shot, Turns};
 
 /// One row of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +43,11 @@ impl Question {
             Asked::Instruction(conversation) => {
                 format!("{:?} {:?}", conversation.content, conversation.tools)
             }
-            asked => format!("{asked:?}"),
+            // the parts of a prompt are in it
+            Asked::Text {
+                prompt, answers, ..
+            } => format!("Text {{ prompt: {prompt:?}, answers: {answers:?} }}"),
+            asked @ Asked::Choice { .. } => format!("{asked:?}"),
         };
         sha256(asked.as_bytes())[..16].to_owned()
     }
@@ -65,6 +71,8 @@ pub enum Asked {
     Text {
         /// The prompt.
         prompt: String,
+        /// The same in parts.
+        turns: Turns,
         /// The right answers; empty if the metrics do not need them.
         answers: Vec<String>,
     },

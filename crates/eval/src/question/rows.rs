@@ -47,8 +47,12 @@ pub(super) fn same(one: &Map<String, Value>, other: &Map<String, Value>) -> bool
 pub(super) fn first(task: &Task, files: &[String], folder: &Path) -> Result<PathBuf, EvalError> {
     let below = files.iter().map(|file| folder.join(file));
     let inside = files.iter().filter_map(|file| {
-        let name = Path::new(file).file_name()?;
-        Some(folder.join(name))
+        let file = Path::new(file);
+        let name = file.file_name()?;
+        // any file is one of `*.json`: then the folder must be the one of that name
+        let says_something = !name.to_string_lossy().starts_with("*.");
+        let fits = says_something || file.parent().is_some_and(|parent| folder.ends_with(parent));
+        fits.then(|| folder.join(name))
     });
     for path in below.chain(inside) {
         match simmer_data::file::files(&path) {

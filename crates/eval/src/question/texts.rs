@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use simmer_ifeval::PythonRandom;
 
 use super::literal;
 use super::rows::{self, Rows, read};
+use super::turns::Shot;
 use crate::error::EvalError;
 use crate::metric::boxed;
 use crate::task::Task;
@@ -19,6 +21,7 @@ use crate::task::Task;
 /// The names of a task's templates.
 pub(super) mod text {
     pub(in crate::question) const PROMPT: &str = "prompt";
+    pub(in crate::question) const START: &str = "start";
     pub(in crate::question) const CONTINUATION: &str = "continuation";
     pub(in crate::question) const WITHOUT: &str = "without";
     pub(in crate::question) const GROUP: &str = "group";
@@ -34,10 +37,10 @@ pub(super) struct Texts<'a> {
     pub(super) blanks: Blanks,
     tables: Vec<(&'a str, &'a str, Rows)>,
     pub(super) shots: Vec<Map<String, Value>>,
-    /// The few-shot examples as text, by the value of `shots.same`: questions share them.
-    pub(super) examples: RefCell<BTreeMap<Option<String>, String>>,
-    /// Each few-shot example as text, by its row: questions share them, also if each has its own.
-    pub(super) rendered: RefCell<HashMap<usize, String>>,
+    /// The few-shot examples, by the value of `shots.same`: questions share them.
+    pub(super) examples: RefCell<BTreeMap<Option<String>, Vec<Arc<Shot>>>>,
+    /// Each few-shot example, by its row: questions share them, also if each has its own.
+    pub(super) rendered: RefCell<HashMap<usize, Arc<Shot>>>,
     /// The value of `shots.same` for each row of examples.
     pub(super) sames: OnceCell<Vec<Option<String>>>,
     /// Draws the examples of each question, with `shots.seed`.
@@ -254,6 +257,7 @@ fn sources(task: &Task) -> Vec<(String, &str)> {
     }
     if let Some(generation) = &task.generation {
         found.push((text::PROMPT.into(), Some(&generation.prompt)));
+        found.push((text::START.into(), generation.start.as_ref()));
     }
     if let Some(shots) = &task.shots {
         found.push((text::SAME.into(), shots.same.as_ref()));

@@ -98,7 +98,7 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
             }
             for size in &sizes {
                 let published = task.published_for(size, report).filter(|_| number == 0);
-                row.push(published.map_or(String::new(), |score| format!("{score:.1} %")));
+                row.push(published.map_or(String::new(), |score| format!("{:.3}", score / 100.0)));
             }
             rows.push(row);
             if !metric.macro_average.is_empty() {
@@ -265,14 +265,14 @@ mod tests {
             rows.map(|row| row[row.len().min(3)..].join(" | "))
                 .collect()
         };
-        assert_eq!(columns(&report), ["base | LLaMA-7B (paper)", "79.8 %", ""]);
+        assert_eq!(columns(&report), ["base | LLaMA-7B (paper)", "0.798", ""]);
         report.tasks[0].paper = task.paper.unwrap().scores;
         report.size = None;
         assert_eq!(
             columns(&report),
             [
                 "base | LLaMA-7B (paper) | LLaMA-13B (paper) | LLaMA-33B (paper) | LLaMA-65B (paper)",
-                "79.8 % | 80.1 % | 82.3 % | 82.8 %",
+                "0.798 | 0.801 | 0.823 | 0.828",
                 " |  |  | "
             ]
         );

@@ -12,6 +12,10 @@ use super::{Extraction, Normalisation, Task, TextMetric};
 pub struct Generation {
     /// The prompt.
     pub prompt: String,
+    /// The start of the answer, which the model continues. In a chat it begins the assistant's message; else it stands after
+    /// the prompt. Few-shot examples with a template for their answers have it before the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// An expression for the right answers: a text, or a list of texts that are all right.
     pub answers: Option<String>,
     /// An expression for wrong answers, with which an answer is compared, too.

@@ -46,6 +46,20 @@ impl Row {
     pub fn key_count(&self) -> usize {
         self.keys.iter().map(ExactSizeIterator::len).sum()
     }
+
+    /// Its keys without the last `count`.
+    fn keys_without_last(&self, count: usize) -> Vec<Range<usize>> {
+        let mut left = self.key_count() - count;
+        let mut keys = Vec::with_capacity(self.keys.len());
+        for range in &self.keys {
+            let taken = left.min(range.len());
+            if taken > 0 {
+                keys.push(range.start..range.start + taken);
+            }
+            left -= taken;
+        }
+        keys
+    }
 }
 
 impl Rows {
@@ -138,6 +152,26 @@ impl Rows {
         Self::of(list, total, keys)
     }
 
+    /// Some tokens of these rows, which see the same keys as there. `places` are ascending.
+    ///
+    /// # Panics
+    /// If places are not ascending, or there is no such token.
+    pub fn at(&self, places: &[u32]) -> Self {
+        let mut places = places.iter().map(|place| *place as usize).peekable();
+        let mut found = Vec::new();
+        for row in &self.list {
+            while let Some(first) = places.next_if(|place| row.queries.contains(place)) {
+                let mut end = first + 1;
+                while end < row.queries.end && places.next_if_eq(&end).is_some() {
+                    end += 1;
+                }
+                found.push((end - first, row.keys_without_last(row.queries.end - end)));
+            }
+        }
+        assert_eq!(places.next(), None, "places are ascending, and are tokens");
+        Self::seeing(found, self.keys)
+    }
+
     fn of(list: Vec<Row>, total: usize, keys: usize) -> Self {
         Self {
             list,
@@ -221,6 +255,19 @@ mod tests {
         let expected = [vec![0..2], vec![0..5], vec![0..2, 5..6], vec![0..2, 5..8]];
         assert_eq!(keys, expected);
         assert_eq!(rows.positions(), [0, 1, 2, 3, 4, 2, 3, 4]);
+    }
+
+    #[test]
+    fn some_tokens_see_the_same_keys() {
+        let rows = Rows::from_tree([(2, None), (4, Some(0)), (1, Some(0)), (2, Some(2))]);
+        let some = rows.at(&[1, 2, 3, 5, 8]);
+        let keys: Vec<_> = some.iter().map(|row| row.keys.clone()).collect();
+        let expected = [vec![0..2], vec![0..4], vec![0..6], vec![0..2, 6..9]];
+        assert_eq!(keys, expected);
+        let lengths: Vec<usize> = some.ranges().map(|queries| queries.len()).collect();
+        assert_eq!(lengths, [1, 2, 1, 1]);
+        assert_eq!(some.positions(), [1, 2, 3, 5, 4]);
+        assert_eq!(rows.at(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), rows);
     }
 
     #[test]

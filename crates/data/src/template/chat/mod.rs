@@ -125,6 +125,33 @@ impl Chat {
             .map_err(|error| self.explained(&turns, error))
     }
 
+    /// The text up to the end of an answer's `start`.
+    pub(super) fn prompt_with_start(
+        &self,
+        conversation: &Conversation,
+        mut messages: Vec<Message>,
+        start: &str,
+    ) -> Result<String, RenderError> {
+        // a space after the mark is missing where the template trims the answer
+        let marked = format!("{start}{HERE} ");
+        messages.push(Message::new(Role::Assistant, marked));
+        let turns = self.settled(Turns::of(conversation, messages)?);
+        let (turns, _) = self.with_arguments(turns);
+        let text = self.text(&turns, false);
+        let text = text.map_err(|error| self.explained(&turns, error))?;
+        match text.rsplit_once(HERE) {
+            Some((before, after)) if text.contains(start.trim()) => Ok(if after.starts_with(' ') {
+                before.to_owned()
+            } else {
+                before.trim_end().to_owned()
+            }),
+            _ => Err(RenderError::NoPlace {
+                template: "chat".into(),
+                what: "the start of an answer".into(),
+            }),
+        }
+    }
+
     pub(super) fn render(
         &self,
         conversation: &Conversation,
