@@ -61,26 +61,25 @@ mod tests {
 
     use crate::base::{BaseConfig, BasePrecision, Compute, load};
 
-    fn config(compute: Compute) -> BaseConfig {
+    fn config(compute: Compute, precision: Option<BasePrecision>) -> BaseConfig {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/tiny-base");
         let mut config = BaseConfig::from_path(path);
-        config.compute = Some(compute);
+        (config.compute, config.precision) = (Some(compute), precision);
         config
     }
 
     #[test]
     fn a_device_without_fp8_and_quantised_weights_are_refused() {
-        let refused = |config: &BaseConfig| {
-            let error = load(config, 0, &Device::flex()).unwrap_err();
+        let refused = |precision| {
+            let config = config(Compute::Fp8, precision);
+            let error = load(&config, 0, &Device::flex()).unwrap_err();
             format!("{error}\n{}", error.hint().unwrap_or_default())
         };
-        insta::assert_snapshot!(refused(&config(Compute::Fp8)), @r#"
+        insta::assert_snapshot!(refused(None), @r#"
         `base.compute`: the device `cpu` does not multiply in fp8
         set base.compute = "bf16", or compute on a GPU with device = "libtorch-cuda:0" (docs/guide/gpu.md)
         "#);
-        let mut nf4 = config(Compute::Fp8);
-        nf4.precision = Some(BasePrecision::Nf4);
-        insta::assert_snapshot!(refused(&nf4), @r#"
+        insta::assert_snapshot!(refused(Some(BasePrecision::Nf4)), @r#"
         `base.compute` = "fp8" quantises the weights of linear modules, and `base.precision` = "nf4" does too
         remove `base.precision`, or set base.compute = "bf16"
         "#);
@@ -89,7 +88,7 @@ mod tests {
     #[test]
     fn linear_weights_have_a_copy_for_each_direction() {
         let [fp8, bf16] =
-            [Compute::Fp8, Compute::Bf16].map(|compute| config(compute).open().unwrap());
+            [Compute::Fp8, Compute::Bf16].map(|compute| config(compute, None).open().unwrap());
         assert_eq!(
             fp8.quantised_weight().unwrap().0,
             "model.layers.0.self_attn.q_proj.weight"
