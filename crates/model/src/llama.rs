@@ -109,8 +109,10 @@ impl LlamaForCausalLM {
         if places.len() == sequence.len() {
             return self.hidden(sequence, cache);
         }
+        let left_out = sequence.len() - places.len();
+        let are_most = left_out * 8 < sequence.len();
         // on a GPU the launch of more kernels costs more than the products save
-        if !Capabilities::of(&self.device()).reads_in_place {
+        if are_most || !Capabilities::of(&self.device()).reads_in_place {
             let hidden = self.hidden(sequence, cache);
             return hidden.select(0, ids(places.iter().copied(), &self.device()));
         }
