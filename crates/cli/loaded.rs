@@ -14,6 +14,7 @@ use simmer_kernels::{Capabilities, Memory};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
 use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute, Precision};
+use simmer_model::device::Devices;
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
 
@@ -43,17 +44,22 @@ pub(crate) struct ComputeArgs {
     /// the device multiplies in it. Default: bf16 for weights in bf16 on a GPU, else f32
     #[arg(long, value_parser = compute, value_name = "f32|bf16")]
     compute: Option<Compute>,
-    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N; several GPUs, with commas between them, share the layers
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: String,
 }
 
 impl ComputeArgs {
+    /// The devices that share the layers of the model, or the only one.
+    pub(crate) fn devices(&self) -> Result<Devices, Failure> {
+        Ok(self.device.parse()?)
+    }
+
     /// The base at `path`, held and computed so.
     pub(crate) fn base(&self, path: &Path) -> Result<BaseConfig, Failure> {
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
-        let device = device::capabilities(&self.device)?;
+        let device = self.devices()?.capabilities()?;
         base.compute = match self.compute {
             Some(compute) => compute,
             None if matches!(device.memory, Memory::Nvidia(_)) => {
@@ -94,7 +100,7 @@ impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let base = self.computing.base(&self.base)?;
-        Loaded::open(&base, self.adapter.as_deref(), &self.computing.device)
+        Loaded::open(&base, self.adapter.as_deref(), &self.computing.devices()?)
     }
 }
 
@@ -176,9 +182,9 @@ impl Loaded {
     pub(crate) fn open(
         base: &BaseConfig,
         adapter: Option<&Path>,
-        device: &str,
+        devices: &Devices,
     ) -> Result<Self, Failure> {
-        let device = device::named(device)?;
+        let devices = devices.open()?;
         let mut base = base.clone();
         hub::locate_base(&mut base)?;
         let adapter = adapter.map(|path| hub::locate(path, What::Adapter));
@@ -189,10 +195,15 @@ impl Loaded {
             .map(|folder| AdapterFolder::open(folder).with_context(|| cannot(folder)));
         let opened = opened.transpose()?;
         let found = base.open()?;
+        let placement = found.placed(devices)?;
+        if let Some(shares) = placement.text() {
+            output::note(&shares);
+        }
         read_ahead(&found);
-        let identity = identity(&[base.found_path(), adapter.as_deref()], &base, &device);
+        let files = [base.found_path(), adapter.as_deref()];
+        let identity = identity(&files, &base, placement.first());
         let bar = progress::spinner("loading");
-        let mut model = found.load(0, &device)?;
+        let mut model = found.load_at(0, &placement)?;
         if let Some(folder) = &opened {
             let attached =
                 adapter::load_folder(model, folder).with_context(|| cannot(folder.folder()))?;

@@ -32,7 +32,7 @@ impl Local {
         let chosen = config.precision.as_deref().map(precision).transpose();
         base.precision =
             chosen.map_err(|problem| Failure::new(format!("{table}: `precision`: {problem}")))?;
-        let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device)?;
+        let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device.parse()?)?;
         let adapter = config
             .adapter
             .as_ref()

@@ -32,7 +32,8 @@ pub(crate) struct Estimate {
     /// Override a key of the recipe, such as train.micro_batch_tokens=2048; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N. Default: the recipe's `device`
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N; several GPUs, with commas between them, share the layers.
+    /// Default: the recipe's `device`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Published size to estimate instead of the recipe's base model, such as llama-7b (the
@@ -40,7 +41,7 @@ pub(crate) struct Estimate {
     /// recipe's (--set base.tokenizer=FOLDER)
     #[arg(long, value_name = "NAME")]
     size: Option<String>,
-    /// Memory of the device, such as 24GiB. Default: that of the chosen device
+    /// Memory of the device, or of each of several, such as 24GiB. Default: that of the chosen device
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// Speed of matrix multiplications, for the time of a step. Default: measured

@@ -207,7 +207,8 @@ impl LlamaForCausalLM {
         let sequence = shared.sequence.after(seen);
         let hidden = self.hidden(&sequence, Some(&mut kept.cache)); // [T, H]
         let last = shared.places.iter().filter_map(|places| places.last());
-        let hidden = hidden.select(0, ids(last.copied(), &self.device())); // [B, H]
+        let last = ids(last.copied(), &hidden.device());
+        let hidden = hidden.select(0, last); // [B, H]
         let texts = prompts.iter().zip(&shared.places);
         let texts = texts.map(|(prompt, places)| Text {
             tokens: prompt.tokens.to_vec(),

@@ -15,7 +15,6 @@ use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
 use simmer_kernels::instructions;
 use simmer_model::adapter::AdapterTable;
-use simmer_model::device;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
@@ -43,7 +42,7 @@ pub struct Manifest {
     pub features: Vec<String>,
     /// Operating system, processor, and the instructions that it computes with.
     pub system: String,
-    /// The device that computed; `auto` is resolved.
+    /// The device that computed, or the devices; `auto` is resolved.
     pub device: String,
     /// The number of threads; the result does not depend on it.
     #[serde(default)]
@@ -164,7 +163,7 @@ impl Manifest {
             commit: program::COMMIT.to_owned(),
             features: program::features(),
             system: system(),
-            device: device::capabilities(&recipe.device)?.name(),
+            device: recipe.device.resolved()?,
             threads: rayon::current_num_threads(),
             templates: templates(&recipe.data, tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),

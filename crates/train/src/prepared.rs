@@ -8,9 +8,9 @@ use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_files::size::{counted, readable};
 use simmer_kernels::{Capabilities, Memory};
 use simmer_lint::LintReport;
+use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError, Starts};
 use simmer_model::base::Base;
-use simmer_model::{LlamaForCausalLM, device};
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
@@ -32,7 +32,7 @@ pub(crate) struct Prepared {
     pub(crate) model: LlamaForCausalLM,
     /// The adapter's configuration in PEFT's terms; `None` for `method.full`.
     pub(crate) adapter: Option<AdapterConfig>,
-    /// The device of the trained tensors, without automatic differentiation.
+    /// The device of the trained tensors, without automatic differentiation; the first, if several share the layers.
     pub(crate) device: Device,
     /// The base model's files, from which its frozen weights are mapped; `None` for random weights.
     pub(crate) files: Option<Checkpoint>,
@@ -53,9 +53,11 @@ impl Prepared {
         ranks: usize,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let device = device::named(&recipe.device)?;
-        warn_of_reference(&device, observer);
+        let devices = recipe.device.open()?;
         let mut base = recipe.base.open()?;
+        let placement = base.placed(devices)?;
+        let device = placement.first().clone();
+        warn_of_reference(&device, observer);
         base.check_offload(&Capabilities::of(&device))?;
         if let (Method::Full(_), Some((_, kind))) = (&recipe.method, base.quantised_weight()) {
             return Err(full_on_quantised(kind).into());
@@ -72,7 +74,10 @@ impl Prepared {
             check_first_step(recipe, &mut data, ranks)?;
         }
         observer.on_load(&base);
-        let model = base.load(recipe.train.seed, &device.clone().autodiff())?;
+        if let Some(shares) = placement.text() {
+            observer.on_notice(&shares);
+        }
+        let model = base.load_at(recipe.train.seed, &placement)?;
         let (model, adapter) = choose_trained(recipe, model, &vocabulary, starts, observer)?;
         Ok(Self {
             data,
@@ -107,11 +112,12 @@ pub(crate) fn model(
     recipe: &mut Recipe,
     observer: &mut dyn Observer,
 ) -> Result<LlamaForCausalLM, TrainError> {
-    let device = device::named(&recipe.device)?;
+    let devices = recipe.device.open()?;
     let mut base = recipe.base.open()?;
-    base.check_offload(&Capabilities::of(&device))?;
+    let placement = base.placed(devices)?;
+    base.check_offload(&Capabilities::of(placement.first()))?;
     let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
-    let model = base.load(recipe.train.seed, &device.autodiff())?;
+    let model = base.load_at(recipe.train.seed, &placement)?;
     // rank 0 has those of a checkpoint, which are the same
     let starts = Starts::OfWeights;
     Ok(choose_trained(recipe, model, &vocabulary, starts, observer)?.0)

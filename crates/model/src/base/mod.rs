@@ -18,6 +18,7 @@ use simmer_checkpoint::{Checkpoint, Dtype, Layout};
 use simmer_kernels::{Capabilities, mix};
 
 use crate::llama::LlamaForCausalLM;
+use crate::placement::Placement;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
 
@@ -36,7 +37,7 @@ pub struct Base {
     precision: Option<BasePrecision>,
     /// Whether scales of nf4 and fp4 are quantised once more.
     double_quant: bool,
-    compute: Compute,
+    pub(crate) compute: Compute,
     offload: Option<Offload>,
     /// Rows of tokens that were added to the tokenizer.
     new_rows: Range<usize>,
@@ -98,6 +99,42 @@ impl Base {
         self.new_rows = rows;
     }
 
+    /// Bytes of each part of the model, as [`Base::bytes`], for places with so many layers: the embedding is in the first, the head
+    /// in the last.
+    pub fn bytes_of_places(&self, counts: &[usize]) -> Vec<[u64; 2]> {
+        let mut found = vec![[0; 2]; counts.len()];
+        let last = counts.len() - 1;
+        for tensor in tensors(&self.config) {
+            let size = self.size(&tensor);
+            let mut add = |place: usize| {
+                found[place][0] += size.bytes;
+                found[place][1] += size.mapped;
+            };
+            match tensor.layer {
+                Some(layer) => {
+                    let ends = counts.iter().scan(0, |end, count| {
+                        *end += count;
+                        Some(*end)
+                    });
+                    add(ends.take_while(|end| *end <= layer).count());
+                }
+                None if tensor.module.kind == ModuleKind::Embedding => {
+                    add(0);
+                    if self.config.tie_word_embeddings && last > 0 {
+                        add(last); // a copy for the head
+                    }
+                }
+                None => add(last),
+            }
+        }
+        found
+    }
+
+    /// Bytes of a tensor in memory.
+    pub(crate) fn bytes_of(&self, tensor: &TensorLayout) -> u64 {
+        self.size(tensor).bytes
+    }
+
     /// Loads the base model with every weight frozen.
     ///
     /// The model records gradients; [`Module::valid`](burn::module::Module::valid) returns a model for inference.
@@ -107,7 +144,15 @@ impl Base {
     /// # Errors
     /// A dtype that Burn does not support, or that the device does not compute in.
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
-        let can = Capabilities::of(device);
+        self.load_at(seed, &Placement::one(device.clone()))
+    }
+
+    /// As [`Base::load`], on one device or several: each weight is copied to its own.
+    ///
+    /// # Errors
+    /// As [`Base::load`].
+    pub fn load_at(&self, seed: u64, placement: &Placement) -> Result<LlamaForCausalLM, BaseError> {
+        let can = Capabilities::of(placement.first());
         let dtype = self.compute.dtype();
         if !can.computes.contains(&dtype) {
             return Err(BaseError::Compute {
@@ -117,7 +162,6 @@ impl Base {
             });
         }
         self.check_offload(&can)?;
-        let device = &device.clone().autodiff();
         let precision = self.dtype();
         let mut source = |tensor: &TensorLayout| {
             if let Some(matrix) = self.quantised(tensor, seed)? {
@@ -136,7 +180,7 @@ impl Base {
             };
             Ok(Source::Dense(stored(convert(data, precision), &can)))
         };
-        let mut model = build(&self.config, &mut source, device)?;
+        let mut model = build(&self.config, &mut source, &placement.autodiff())?;
         model.model.embed_tokens.compute = self.compute.dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
         model.pages = self.layer_pages()?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use simmer_files::digest::sha256;
+use simmer_model::device::Devices;
 
 use super::place::{self, Place};
 use super::{Ranks, RanksError};
@@ -40,7 +41,7 @@ impl Hello {
         let place = Place::of(&recipe.device);
         let mut recipe = recipe.clone();
         // ranks may compute on different devices
-        recipe.device = String::new();
+        recipe.device = Devices::default();
         let base = base.iter();
         Self {
             program: format!("{} {}", program::VERSION, program::COMMIT),
@@ -146,7 +147,7 @@ mod tests {
             recipe: "r".to_owned(),
             base: BTreeMap::from([("config.json".to_owned(), "c".to_owned())]),
             parameters: 7,
-            place: Place::of("cpu"),
+            place: Place::of(&Devices::One("cpu".to_owned())),
         }
     }
 
