@@ -10,6 +10,7 @@ mod combining;
 mod commands;
 mod converting;
 mod corpus;
+mod devices;
 mod docs;
 mod ending;
 mod estimate;

@@ -16,7 +16,7 @@ use crate::training::{Kitchen, StopAfter, quoted};
 const STEPS: [&str; 2] = ["train.batch_size=12", "train.micro_batch_tokens=20"];
 
 /// A run on ranks that are threads; the result of rank 0, and those of the others.
-fn on_ranks(
+pub(crate) fn on_ranks(
     kitchen: &Kitchen,
     ranks: usize,
     sets: &[&str],

@@ -14,6 +14,7 @@ use simmer_kernels::{Capabilities, Memory};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
 use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute};
+use simmer_model::device::Devices;
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
 
@@ -43,12 +44,17 @@ pub(crate) struct ComputeArgs {
     /// the device multiplies in it. Default: bf16 for weights in bf16 on a GPU, else f32
     #[arg(long, value_parser = compute, value_name = "f32|bf16")]
     compute: Option<Compute>,
-    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N; several GPUs, with commas between them, share the layers
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: String,
 }
 
 impl ComputeArgs {
+    /// The devices that share the layers of the model, or the only one.
+    pub(crate) fn devices(&self) -> Result<Devices, Failure> {
+        Ok(self.device.parse()?)
+    }
+
     /// The base at `path`, held and computed so.
     pub(crate) fn base(&self, path: &Path) -> BaseConfig {
         let mut base = BaseConfig::from_path(path);
@@ -87,7 +93,7 @@ impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let base = self.computing.base(&self.base);
-        Loaded::open(&base, self.adapter.as_deref(), &self.computing.device)
+        Loaded::open(&base, self.adapter.as_deref(), &self.computing.devices()?)
     }
 }
 
@@ -174,9 +180,9 @@ impl Loaded {
     pub(crate) fn open(
         base: &BaseConfig,
         adapter: Option<&Path>,
-        device: &str,
+        devices: &Devices,
     ) -> Result<Self, Failure> {
-        let device = device::named(device)?;
+        let devices = devices.open()?;
         let mut base = base.clone();
         hub::locate_base(&mut base)?;
         let adapter = adapter.map(|path| hub::locate(path, What::Adapter));
@@ -186,22 +192,22 @@ impl Loaded {
             .as_deref()
             .map(|folder| AdapterFolder::open(folder).with_context(|| cannot(folder)));
         let opened = opened.transpose()?;
-        let can = Capabilities::of(&device);
-        if can.memory.is_main() {
-            // scores and answers are exact where f32 takes twice as long, and not ten times
-            base.compute.get_or_insert(Compute::F32);
-        }
         let mut found = base.open()?;
+        let placement = found.placed(devices)?;
+        if let Some(shares) = placement.text() {
+            output::note(&shares);
+        }
+        let can = Capabilities::of(placement.first());
+        if base.compute.is_none() && can.memory.is_main() {
+            // scores and answers are exact where f32 takes twice as long, and not ten times
+            found.set_compute(Some(Compute::F32));
+        }
         let compute = found.choose_compute(&can);
         read_ahead(&found);
-        let identity = identity(
-            &[base.found_path(), adapter.as_deref()],
-            &base,
-            compute,
-            &device,
-        );
+        let files = [base.found_path(), adapter.as_deref()];
+        let identity = identity(&files, &base, compute, placement.first());
         let bar = progress::spinner("loading");
-        let mut model = found.load(0, &device)?;
+        let mut model = found.load_at(0, &placement)?;
         if let Some(folder) = &opened {
             let attached =
                 adapter::load_folder(model, folder).with_context(|| cannot(folder.folder()))?;

@@ -37,7 +37,7 @@ impl Local {
             ComputeDtype::F32 => Compute::F32,
             ComputeDtype::Bf16 => Compute::Bf16,
         });
-        let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device)?;
+        let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device.parse()?)?;
         let adapter = config
             .adapter
             .as_ref()

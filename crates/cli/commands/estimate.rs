@@ -7,7 +7,6 @@ use clap::Args;
 use simmer_checkpoint::sizes;
 use simmer_data::Steps;
 use simmer_model::base::BasePrecision;
-use simmer_model::device;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, open_base, recipe_vocabulary};
 
@@ -33,7 +32,8 @@ pub(crate) struct Estimate {
     /// Override a key of the recipe, such as train.micro_batch_tokens=2048; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N. Default: the recipe's `device`
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N; several GPUs, with commas between them, share the layers.
+    /// Default: the recipe's `device`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Published size to estimate instead of the recipe's base model, such as llama-7b (the
@@ -41,7 +41,7 @@ pub(crate) struct Estimate {
     /// recipe's (--set base.tokenizer=FOLDER)
     #[arg(long, value_name = "NAME")]
     size: Option<String>,
-    /// Memory of the device, such as 24GiB. Default: that of the chosen device
+    /// Memory of the device, or of each of several, such as 24GiB. Default: that of the chosen device
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// Speed of matrix multiplications, for the time of a step. Default: measured
@@ -96,7 +96,7 @@ impl Estimate {
             recipe.base.precision.get_or_insert(BasePrecision::Bf16);
         }
         hub::locate_recipe(&mut recipe)?;
-        let device = device::capabilities(&recipe.device)?;
+        let device = recipe.device.capabilities()?;
         let mut base = open_base(&mut recipe, &device)?;
         let tokenizer = recipe_vocabulary(&mut recipe, &mut base, &mut Notes)?;
         let spinner = progress::spinner("reading");

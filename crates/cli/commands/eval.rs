@@ -161,10 +161,11 @@ impl Eval {
             interrupt::flag("", Arc::new(AtomicBool::new(true)));
             Arc::default()
         };
-        let device = if ranks.size() > 1 {
-            ranks::device(&self.computing.device)?
+        let devices = self.computing.devices()?;
+        let devices = if ranks.size() > 1 {
+            ranks::devices(&devices)?
         } else {
-            self.computing.device.clone()
+            devices
         };
         let interrupt = Interrupt { stop, answering };
         let asked = self.asked()?;
@@ -177,7 +178,7 @@ impl Eval {
         let mut kept = Vec::new();
         let mut size = None;
         for (name, adapter) in &models {
-            let loaded = Loaded::open(&base, *adapter, &device)?;
+            let loaded = Loaded::open(&base, *adapter, &devices)?;
             size = size.or_else(|| published_size(&loaded.model));
             if ranks.rank() > 0 {
                 match self.follow(&loaded, name, &asked, &*ranks) {

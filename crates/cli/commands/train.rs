@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use simmer_files::size::counted;
-use simmer_kernels::Capabilities;
-use simmer_model::device;
+use simmer_model::device::Devices;
 use simmer_train::ranks::{Ranks, RanksError};
 use simmer_train::{Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
 
@@ -43,7 +42,8 @@ pub(crate) struct Train {
     /// Override a key of the recipe, such as train.learning_rate=1e-4; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N. Default: the recipe's `device`
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N; several GPUs, with commas between them, share the layers.
+    /// Default: the recipe's `device`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Folder of the run. Default: runs/RECIPE
@@ -80,7 +80,7 @@ impl Train {
         launch::tell_process()?;
         let mut recipe = self.located()?;
         if ranks.size() > 1 {
-            recipe.device = ranks::device(&recipe.device)?;
+            recipe.device = ranks::devices(&recipe.device)?;
         }
         let out = self.folder();
         let resume = match (self.resume, self.accept_changes) {
@@ -105,7 +105,7 @@ impl Train {
     fn work(&self, ranks: &Rc<dyn Ranks>) -> Result<ExitCode, Failure> {
         let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
         let located = self.located().and_then(|mut recipe| {
-            recipe.device = ranks::device(&recipe.device)?;
+            recipe.device = ranks::devices(&recipe.device)?;
             Ok(recipe)
         });
         if let Err(failure) = &located {
@@ -185,16 +185,16 @@ pub(super) fn not_joined() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Starts the profile of a run on a device, which must exist.
-fn profile(device: &str) -> Result<Profile, Failure> {
-    let device = device::named(device)?;
-    Profile::start(Capabilities::of(&device))
+/// Starts the profile of a run on devices, which must exist; those that share a model are alike.
+fn profile(devices: &Devices) -> Result<Profile, Failure> {
+    devices.open()?;
+    Profile::start(devices.capabilities()?)
 }
 
 /// The overrides of a recipe; `--device` comes last and wins.
 pub(super) fn sets(sets: &[String], device: Option<&str>) -> Result<Vec<String>, Failure> {
-    device.map(device::check).transpose()?;
-    let device = device.map(|device| format!("device=\"{device}\""));
+    let device = device.map(str::parse::<Devices>).transpose()?;
+    let device = device.map(|devices| format!("device={}", devices.toml()));
     Ok(sets.iter().cloned().chain(device).collect())
 }
 

@@ -82,7 +82,7 @@ pub struct LocalConfig {
     /// How many prompts of a batch are computed together: several ranks share the groups of a batch. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<usize>,
-    /// The device: `auto`, `cpu`, `libtorch` or `libtorch-cuda:N`.
+    /// The device: `auto`, `cpu`, `libtorch` or `libtorch-cuda:N`; several GPUs, with commas between them, share the layers.
     #[serde(default = "auto")]
     pub device: String,
 }

@@ -2,6 +2,8 @@
 //!
 //! Axes: T tokens, H hidden size.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,7 @@ use crate::offload::Part;
 use crate::parameters::{Parameters, is_trained};
 use crate::segments::{SegmentGradients, Segments};
 use crate::sequence::{Sequence, Target};
+use crate::stages::Flight;
 
 /// Gradient checkpointing: which activations the backward pass recomputes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,54 +65,33 @@ impl LlamaForCausalLM {
         factor: f64,
         recompute: Recompute,
     ) -> (Tensor<1>, SegmentGradients) {
-        match recompute {
-            Recompute::None => self.keeping_all(segments, sequence, targets, factor),
-            Recompute::Mlp | Recompute::Layer => {
-                self.layer_by_layer(segments, sequence, targets, factor, recompute)
-            }
+        let mut flight = Flight::new(self, segments, (sequence, targets), factor, recompute);
+        for place in 0..self.places() {
+            flight.forward(place);
         }
+        for place in (0..self.places()).rev() {
+            flight.backward(place);
+        }
+        flight.finish()
     }
 
-    fn keeping_all(
+    /// A backward pass through some layers, which run again. `dx` is the gradient of the hidden states above them; the result is
+    /// that of those below them, if it is needed.
+    pub(crate) fn again(
         &self,
+        layers: Range<usize>,
+        kept: KeptInputs<'_>,
+        mut dx: Option<Tensor<2>>,
         segments: &Segments,
-        sequence: &Sequence,
-        targets: &[Target],
-        factor: f64,
-    ) -> (Tensor<1>, SegmentGradients) {
-        let forward = profile::phase("forward");
-        let loss = self.loss(sequence, targets);
-        drop(forward);
-        let _backward = profile::phase("backward");
-        let value = loss.clone().inner();
-        let mut gradients = (loss * factor).backward();
-        (value, segments.take_all(self, &mut gradients))
-    }
-
-    fn layer_by_layer(
-        &self,
-        segments: &Segments,
-        sequence: &Sequence,
-        targets: &[Target],
-        factor: f64,
-        recompute: Recompute,
-    ) -> (Tensor<1>, SegmentGradients) {
-        let forward = profile::phase("forward");
-        let pass = self.pass(sequence, None);
-        let embedded = self.embed(sequence);
-        let lowest = self.lowest_wanted(&embedded);
-        let (mut saved, hidden) = self.keeping_inputs(&embedded, &pass, lowest, recompute);
-        drop(forward);
-        let _backward = profile::phase("backward");
-        let x = leaf(hidden, lowest <= self.model.layers.len());
-        let top = self.model.layers.len().checked_sub(1);
-        self.enter(Part::Head, top.map(Part::Layer));
-        let loss = self.loss_of_hidden(x.clone(), sequence, targets);
-        let value = loss.clone().inner();
-        let mut recorded = (loss * factor).backward();
-        let mut found = segments.take_all(self, &mut recorded);
-        let mut dx = x.grad_remove(&mut recorded); // [T, H]
-        for (index, layer) in self.model.layers.iter().enumerate().rev() {
+        found: &mut SegmentGradients,
+    ) -> Option<Tensor<2>> {
+        let KeptInputs {
+            pass,
+            lowest,
+            mut saved,
+        } = kept;
+        for index in layers.rev() {
+            let layer = &self.model.layers[index];
             let (Some(dy), Some(Some(saved))) = (dx.take(), saved.pop()) else {
                 break;
             };
@@ -118,7 +100,7 @@ impl LlamaForCausalLM {
             let _layer = profile::phase("layer again");
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
                 let mut recorded = backward_from(y, dy);
-                segments.take_layer(layer, index, &mut recorded, &mut found);
+                segments.take_layer(layer, index, &mut recorded, found);
                 recorded
             };
             let SavedTensors { x, mid } = saved;
@@ -136,15 +118,11 @@ impl LlamaForCausalLM {
                 }
             };
         }
-        if let Some(dx) = dx {
-            let mut recorded = backward_from(embedded, dx);
-            segments.take(self, 0, &mut recorded, &mut found);
-        }
-        (value, found)
+        dx
     }
 
     /// The lowest layer whose input needs a gradient.
-    fn lowest_wanted(&self, embedded: &Tensor<2>) -> usize {
+    pub(crate) fn lowest_wanted(&self, embedded: &Tensor<2>) -> usize {
         if embedded.is_tracked() {
             return 0;
         }
@@ -152,25 +130,26 @@ impl LlamaForCausalLM {
         lowest.map_or(usize::MAX, |layer| layer + 1)
     }
 
-    /// Runs the layers. Returns what each layer keeps for the backward pass (`None` below the lowest
-    /// trainable layer), and the hidden states after the last layer.
-    fn keeping_inputs(
+    /// Runs some layers on hidden states. Returns what each layer keeps for the backward pass (nothing below the lowest trainable
+    /// layer), and the hidden states after the last of them.
+    pub(crate) fn keeping_inputs<'a>(
         &self,
-        embedded: &Tensor<2>,
-        pass: &Pass<'_>,
+        layers: Range<usize>,
+        mut hidden: Tensor<2>,
+        pass: Pass<'a>,
         lowest: usize,
         recompute: Recompute,
-    ) -> (Vec<Option<SavedTensors>>, Tensor<2>) {
-        let mut hidden = embedded.clone().inner();
-        let mut all = Vec::new();
+    ) -> (KeptInputs<'a>, Tensor<2>) {
+        let mut saved = Vec::new();
         let plain = pass.valid();
-        for (index, layer) in self.model.layers.iter().enumerate() {
+        for index in layers {
+            let layer = &self.model.layers[index];
             self.enter(Part::Layer(index), Some(self.above(index)));
             let x = leaf(hidden.clone(), index >= lowest);
             let needed = index.saturating_add(1) >= lowest;
-            let (saved, y) = match recompute {
+            let (kept, y) = match recompute {
                 Recompute::Mlp if needed => {
-                    let mid = layer.attention_half(x.clone(), pass, None);
+                    let mid = layer.attention_half(x.clone(), &pass, None);
                     let y = layer.valid().mlp_half(mid.clone().inner(), &plain);
                     (Some(SavedTensors { x, mid: Some(mid) }), y)
                 }
@@ -179,11 +158,25 @@ impl LlamaForCausalLM {
                     (needed.then_some(SavedTensors { x, mid: None }), y)
                 }
             };
-            all.push(saved);
+            saved.push(kept);
             hidden = y;
         }
-        (all, hidden)
+        let kept = KeptInputs {
+            pass,
+            lowest,
+            saved,
+        };
+        (kept, hidden)
     }
+}
+
+/// What some layers keep for a backward pass in which they run again.
+pub(crate) struct KeptInputs<'a> {
+    pass: Pass<'a>,
+    /// The lowest layer whose input needs a gradient.
+    lowest: usize,
+    /// One for each layer; `None` below the lowest trainable layer.
+    saved: Vec<Option<SavedTensors>>,
 }
 
 /// What a layer keeps for the backward pass.
@@ -195,13 +188,13 @@ struct SavedTensors {
 }
 
 /// A backward pass that begins at `y`, whose gradient is `dy`.
-fn backward_from(y: Tensor<2>, dy: Tensor<2>) -> Gradients {
+pub(crate) fn backward_from(y: Tensor<2>, dy: Tensor<2>) -> Gradients {
     let dy = Tensor::from_inner(dy.cast(y.dtype()));
     given_gradient(y, dy).backward()
 }
 
 /// A leaf of the autodiff graph, which records a gradient if `wanted`.
-fn leaf(x: Tensor<2>, wanted: bool) -> Tensor<2> {
+pub(crate) fn leaf(x: Tensor<2>, wanted: bool) -> Tensor<2> {
     let x = Tensor::from_inner(x);
     if wanted { x.require_grad() } else { x }
 }

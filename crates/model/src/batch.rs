@@ -216,7 +216,8 @@ impl LlamaForCausalLM {
             .iter()
             .map(|last| places.partition_point(|place| place < last));
         let rows = rows.map(|row| row as u32);
-        let hidden = hidden.select(0, ids(rows, &self.device())); // [B, H]
+        let rows = ids(rows, &hidden.device());
+        let hidden = hidden.select(0, rows); // [B, H]
         let texts = prompts.iter().zip(&shared.places);
         let texts = texts.map(|(prompt, places)| Text {
             tokens: prompt.tokens.to_vec(),

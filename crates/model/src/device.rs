@@ -6,6 +6,10 @@
 //! | `libtorch` | the CPU, with libtorch's kernels | a build with the feature `libtorch` |
 //! | `libtorch-cuda:N` | the Nth NVIDIA GPU, counted from 0 | the same, and an NVIDIA driver |
 //! | `auto` | `libtorch-cuda:0` if the build and the machine have it, else `cpu` | nothing |
+//!
+//! [`Devices`] are one of them, or several GPUs that share the layers of a model.
+
+mod devices;
 
 use burn::tensor::Device;
 use simmer_hint::Hint;
@@ -13,7 +17,9 @@ use simmer_kernels::{
     Capabilities, Operations, OptionalKernel, Unavailable, from_environment, optional_kernels,
 };
 
-/// An unavailable device.
+pub use devices::Devices;
+
+/// An unavailable device, or devices that cannot share a model.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeviceError {
     /// Not the name of a device.
@@ -48,6 +54,26 @@ pub enum DeviceError {
         /// Index of the last one.
         last: usize,
     },
+    /// A list without a device.
+    #[error("expected a device or a list of devices, found an empty list")]
+    None,
+    /// `auto` in a list.
+    #[error("device auto: expected the names of devices in a list, found auto")]
+    AutoOfSeveral,
+    /// Devices of different kinds.
+    #[error("devices {first} and {other}: expected devices of one kind to share a model")]
+    Kinds {
+        /// The first one.
+        first: String,
+        /// One of another kind.
+        other: String,
+    },
+    /// A GPU twice.
+    #[error("device {found}: named twice in a list of devices that share a model")]
+    Twice {
+        /// As given.
+        found: String,
+    },
     /// `SIMMER_REFERENCE` names an unknown operation.
     #[error("SIMMER_REFERENCE: unknown operation `{found}`: expected all, or a list of {}", Operations::ALL.names())]
     Reference {
@@ -69,6 +95,14 @@ impl Hint for DeviceError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Unknown { found } => return meant(found),
+            Self::None => "name one, such as device = \"auto\"",
+            Self::AutoOfSeveral => {
+                "name each GPU, such as [\"libtorch-cuda:0\", \"libtorch-cuda:1\"]"
+            }
+            Self::Kinds { .. } => {
+                "name GPUs alone, such as [\"libtorch-cuda:0\", \"libtorch-cuda:1\"], or one device"
+            }
+            Self::Twice { .. } => "name each GPU once",
             Self::NotBuilt { .. } => {
                 "set up libtorch with tools/libtorch, then build with --features libtorch \
                  (docs/guide/gpu.md), or use the device `cpu`"
@@ -99,6 +133,14 @@ impl Hint for DeviceError {
 /// What another program's name of a device, or a misspelt one, means here.
 fn meant(found: &str) -> Option<String> {
     let plain = found.trim().to_lowercase();
+    if let Some((first, rest)) = plain.split_once(',') {
+        let names = std::iter::once(first).chain(rest.split(','));
+        let names: Vec<String> = names.map(|name| format!("\"{}\"", name.trim())).collect();
+        return Some(format!(
+            "several devices are a list: [{}]",
+            names.join(", ")
+        ));
+    }
     let (kind, index) = plain.split_once(':').unwrap_or((&plain, "0"));
     let gpus = [
         "cuda",

@@ -169,6 +169,8 @@ impl RmsNorm {
 pub struct LmHead {
     /// `[V, H]`; `None` if the head is tied to the embedding.
     pub weight: Option<Weight>,
+    /// The embedding's weight once more, frozen, for a tied head on another device.
+    pub(crate) copy: Option<Weight>,
     /// What is trained beside the weight.
     pub adapter: Option<BesideLinear>,
     /// Trained rows in place of some of the weight's. A tied head has those of the embedding.
@@ -184,7 +186,8 @@ impl LmHead {
     }
 
     pub(crate) fn weight<'a>(&'a self, embedding: &'a Embedding) -> &'a Weight {
-        self.weight.as_ref().unwrap_or(&embedding.weight)
+        let own = self.weight.as_ref().or(self.copy.as_ref());
+        own.unwrap_or(&embedding.weight)
     }
 
     /// Logits over the vocabulary, without their soft cap.

@@ -4,6 +4,7 @@
 //!
 //! Axes: T tokens of all rows, N targets, H hidden size, V vocabulary.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -15,6 +16,7 @@ use crate::cache::KvCache;
 use crate::decoder::{DecoderLayer, Needed, Pass};
 use crate::layer::{Embedding, LmHead, RmsNorm};
 use crate::offload::{LayerPages, Part};
+use crate::placement::Places;
 use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
 use crate::steps::KINDS;
@@ -28,6 +30,9 @@ pub struct LlamaForCausalLM {
     pub lm_head: LmHead,
     #[module(skip)]
     pub(crate) config: ModelConfig,
+    /// The layers of each device.
+    #[module(skip)]
+    pub(crate) places: Places,
     /// Whether embedding and head differ from those of the base model on disk; the adapter holds them then.
     #[module(skip)]
     pub(crate) own_vocabulary: bool,
@@ -72,9 +77,9 @@ impl LlamaForCausalLM {
         self.model.embed_tokens.compute
     }
 
-    /// The device of the weights.
+    /// The device of the weights; if several devices share the layers, the one with the embedding and the lowest layers.
     pub fn device(&self) -> Device {
-        self.model.norm.weight.val().device()
+        self.device_of(0)
     }
 
     /// Hidden states after the last layer, before the last normalisation.
@@ -114,7 +119,8 @@ impl LlamaForCausalLM {
         // on a GPU the launch of more kernels costs more than the products save
         if are_most || !Capabilities::of(&self.device()).reads_in_place {
             let hidden = self.hidden(sequence, cache);
-            return hidden.select(0, ids(places.iter().copied(), &self.device()));
+            let places = ids(places.iter().copied(), &hidden.device());
+            return hidden.select(0, places);
         }
         self.through_layers(sequence, cache, Some(places))
     }
@@ -125,18 +131,40 @@ impl LlamaForCausalLM {
         mut cache: Option<&mut KvCache>,
         places: Option<&[u32]>,
     ) -> Tensor<2> {
-        let mut pass = self.pass(sequence, cache.as_deref());
+        let mut pass = self.pass(sequence, cache.as_deref(), 0);
         let mut x = self.embed(sequence); // [T, H]
-        let last = self.model.layers.len() - 1;
-        for (index, layer) in self.model.layers.iter().enumerate() {
-            self.enter(Part::Layer(index), Some(self.above(index)));
-            if index == last {
-                pass.needed = places.map(|places| Needed::new(places, &pass, &self.device()));
+        for place in 0..self.places() {
+            if place > 0 {
+                pass = self.pass(sequence, cache.as_deref(), place);
+                x = self.at(place, x);
             }
-            x = layer.forward(x, &pass, cache.as_deref_mut().map(|cache| (cache, index)));
+            let Range { start, end } = self.layers_of(place);
+            let top = places.filter(|_| place + 1 == self.places());
+            let below = if top.is_some() { end - 1 } else { end };
+            x = self.through(start..below, x, &pass, cache.as_deref_mut());
+            if let Some(places) = top {
+                pass.needed = Some(Needed::new(places, &pass, &self.device_of(place)));
+                x = self.through(below..end, x, &pass, cache.as_deref_mut());
+            }
         }
         if let Some(cache) = cache {
             cache.advance(sequence.len());
+        }
+        x
+    }
+
+    /// Hidden states after some layers of a place.
+    pub(crate) fn through(
+        &self,
+        layers: Range<usize>,
+        mut x: Tensor<2>,
+        pass: &Pass<'_>,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<2> {
+        for index in layers {
+            self.enter(Part::Layer(index), Some(self.above(index)));
+            let layer = &self.model.layers[index];
+            x = layer.forward(x, pass, cache.as_deref_mut().map(|cache| (cache, index)));
         }
         x
     }
@@ -157,8 +185,13 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// What the layers share in a forward pass over a packed sequence.
-    pub(crate) fn pass<'a>(&'a self, sequence: &'a Sequence, cache: Option<&KvCache>) -> Pass<'a> {
+    /// What the layers of a place share in a forward pass over a packed sequence.
+    pub(crate) fn pass<'a>(
+        &'a self,
+        sequence: &'a Sequence,
+        cache: Option<&KvCache>,
+        place: usize,
+    ) -> Pass<'a> {
         let vocab = self.config.vocab_size;
         if let Some(token) = sequence
             .tokens
@@ -177,7 +210,7 @@ impl LlamaForCausalLM {
         }
         Pass {
             config: &self.config,
-            rotary: self.rotary(&sequence.rows),
+            rotary: self.rotary(&sequence.rows, place),
             rows: &sequence.rows,
             dropout_keys: sequence.dropout_keys.as_ref(),
             step: None,
@@ -185,12 +218,12 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// The rotary tables that the layers use.
-    fn rotary(&self, rows: &Rows) -> [Option<Rotary>; 2] {
+    /// The rotary tables that the layers use, on the device of a place.
+    fn rotary(&self, rows: &Rows, place: usize) -> [Option<Rotary>; 2] {
         KINDS.map(|kind| {
             let settings = RotarySettings::of(&self.config, kind);
             self.has_positions(kind)
-                .then(|| Rotary::new(&settings, rows, &self.device()))
+                .then(|| Rotary::new(&settings, rows, &self.device_of(place)))
         })
     }
 
@@ -246,7 +279,7 @@ impl LlamaForCausalLM {
             !targets.is_empty(),
             "a sequence without targets has no loss"
         );
-        let device = self.device();
+        let device = hidden.device();
         let keys: Option<Arc<[u64]>> = sequence.dropout_keys.as_ref().map(|keys| {
             let targets = targets.iter();
             targets.map(|target| keys[target.place as usize]).collect()

@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
 use crate::adapter::kind::{self, dora::LOW_RANK, pissa::START};
+use crate::placement::on;
 use crate::weight::DENSE;
 
 /// Flat f32 tensors by name, without automatic differentiation.
@@ -210,7 +211,8 @@ impl<'a, F: Fn(&ModulePath, bool) -> Option<&'a Tensor<1>>> ModuleMapper for Rep
         let Some(new) = (self.new)(&self.path, is_trained) else {
             return param;
         };
-        let new = Tensor::from_inner(new.clone().reshape(old.dims()));
+        let new = on(new.clone(), &old.device().without_autodiff());
+        let new = Tensor::from_inner(new.reshape(old.dims()));
         if is_trained {
             trained(new)
         } else {

@@ -3,7 +3,12 @@
 //! The optimizer, clipping and checkpoints see one vector of f32. The tensors of the model are cut from it. Names are
 //! those of [`crate::Parameters`], and segments are in their order; names are needed on disk alone.
 //!
-//! Axes: N elements of the buffer.
+//! If several devices share the layers of a model, the buffer is on the first. Each place then has a smaller buffer, of the
+//! segments of its layers: a copy of their values, and their gradients, which are gathered once a step.
+//!
+//! Axes: N elements of the buffer, P places.
+
+mod placed;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,6 +19,9 @@ use burn::tensor::{Device, Gradients, Tensor};
 use crate::adapter::kind;
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, Shapes};
+use crate::placement::on;
+
+use placed::OfPlace;
 
 /// A trained tensor in the flat buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub struct Segments {
     before_layer: Vec<usize>,
     /// Whether the model has a tensor that is not trained.
     has_frozen: bool,
+    /// The segments of each place, if there are several: `[P]`.
+    places: Vec<OfPlace>,
 }
 
 /// Gradients of segments; `None` where the loss does not depend on one.
@@ -81,6 +91,7 @@ impl Segments {
             has_frozen: shapes.has_frozen,
             ..Self::of_shapes(&shapes.found)
         }
+        .with_places(model)
     }
 
     /// The segments of tensors with these names and shapes, which no model has.
@@ -106,6 +117,7 @@ impl Segments {
             visited,
             before_layer: Vec::new(),
             has_frozen: true,
+            places: Vec::new(),
         }
     }
 
@@ -138,8 +150,9 @@ impl Segments {
     /// Result: `[N]`.
     pub fn flat(&self, tensors: &Parameters, device: &Device) -> Tensor<1> {
         let all = self.all.iter();
+        let here = |tensor: &Tensor<1>| on(tensor.clone(), device);
         self.joined(
-            all.map(|of| tensors.get(&of.name).cloned()).collect(),
+            all.map(|of| tensors.get(&of.name).map(here)).collect(),
             device,
         )
     }
@@ -205,9 +218,10 @@ impl Segments {
         flat: &Tensor<1>,
         half: Option<&Tensor<1>>,
     ) -> LlamaForCausalLM {
+        let half = half.map(|half| self.spread(half));
         model.map(&mut Cut {
             segments: self,
-            flat,
+            flat: self.spread(flat),
             half,
             next: 0,
         })
@@ -305,8 +319,9 @@ impl ModuleVisitor for Take<'_> {
 
 struct Cut<'a> {
     segments: &'a Segments,
-    flat: &'a Tensor<1>,
-    half: Option<&'a Tensor<1>>,
+    /// The buffer; if there are several places, that of each.
+    flat: Vec<Tensor<1>>,
+    half: Option<Vec<Tensor<1>>>,
     next: usize,
 }
 
@@ -316,10 +331,12 @@ impl ModuleMapper for Cut<'_> {
         if !old.is_require_grad() {
             return param;
         }
-        let segment = &self.segments.all[self.segments.visited[self.next]];
+        let number = self.segments.visited[self.next];
         self.next += 1;
-        let from = self.half.filter(|_| segment.is_factor_in_layer());
-        let from = from.unwrap_or(self.flat).clone();
+        let (place, segment) = self.segments.in_place(number);
+        let half = self.half.as_ref();
+        let from = half.filter(|_| segment.is_factor_in_layer());
+        let from = from.unwrap_or(&self.flat)[place].clone();
         let value = from.slice(segment.range.clone()).reshape(old.dims());
         Param::initialized(param.id, Tensor::from_inner(value).require_grad())
     }

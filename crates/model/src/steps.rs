@@ -31,13 +31,13 @@ pub(crate) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Whether the texts of a cache continue in steps on the model's device.
+    /// Whether the texts of a cache continue in steps on the model's device. A step is recorded on one device.
     pub(crate) fn are_for(model: &LlamaForCausalLM, cache: &KvCache) -> bool {
         let device = model.device();
         let chosen = cache
             .in_steps()
             .unwrap_or_else(|| Decoding::is_default(&device));
-        chosen && model.pages.is_none()
+        chosen && model.pages.is_none() && model.places() == 1
     }
 
     /// Steps that begin with these tokens, after which the cache has length `end`; `None` if the device has no steps, or if the

@@ -15,6 +15,7 @@ use simmer_kernels::linear;
 
 use crate::adapter::kind::wide;
 use crate::parameters::trained;
+use crate::placement::on;
 use crate::weight::Weight;
 
 /// Trained rows in place of those of a frozen matrix. The name of its field is a part of PEFT's keys.
@@ -70,7 +71,9 @@ impl TokenRows {
     /// # Shapes
     /// `hidden`: `[T, H]`. Result: `[T, K]`, f32.
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        linear(wide(hidden), self.trainable_tokens_delta.val())
+        // those of a tied head are on the device of the embedding
+        let rows = on(self.trainable_tokens_delta.val(), &hidden.device());
+        linear(wide(hidden), rows)
     }
 
     /// The logits of all tokens, from those of the frozen matrix.

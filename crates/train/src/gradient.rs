@@ -28,6 +28,13 @@ pub(crate) enum Gradient {
         /// The segments that a loss depended on.
         found: Vec<bool>,
     },
+    /// Of the segments of each place in a buffer there, if several devices share the layers.
+    Placed {
+        /// `[M]` for each place.
+        sums: Vec<Tensor<1>>,
+        /// The segments that a loss depended on.
+        found: Vec<bool>,
+    },
     /// Tensor by tensor.
     Tensors(SegmentGradients),
 }
@@ -51,14 +58,30 @@ impl Gradient {
         is_flat: bool,
         device: &Device,
     ) -> Self {
-        if is_flat {
-            let has = found.iter().map(Option::is_some).collect();
-            Self::Flat {
-                sum: Some(segments.joined(found, device)),
+        if !is_flat {
+            return Self::Tensors(found);
+        }
+        let has = found.iter().map(Option::is_some).collect();
+        if segments.are_placed() {
+            return Self::Placed {
+                sums: segments.joined_by_place(found),
                 found: has,
-            }
-        } else {
-            Self::Tensors(found)
+            };
+        }
+        Self::Flat {
+            sum: Some(segments.joined(found, device)),
+            found: has,
+        }
+    }
+
+    /// The same in one buffer on a device: what places have is copied there.
+    fn gathered(self, segments: &Segments, device: &Device) -> Self {
+        match self {
+            Self::Placed { sums, found } => Self::Flat {
+                sum: Some(segments.gathered(sums, device)),
+                found,
+            },
+            other => other,
         }
     }
 
@@ -78,6 +101,20 @@ impl Gradient {
                 let sum = added(sum, more);
                 Self::Flat { sum, found }
             }
+            (
+                Self::Placed { sums, mut found },
+                Self::Placed {
+                    sums: more,
+                    found: others,
+                },
+            ) => {
+                for (found, other) in found.iter_mut().zip(others) {
+                    *found |= other;
+                }
+                let sums = sums.into_iter().zip(more);
+                let sums = sums.map(|(sum, more)| sum + more).collect();
+                Self::Placed { sums, found }
+            }
             (Self::Tensors(sums), Self::Tensors(more)) => {
                 let pairs = sums.into_iter().zip(more);
                 Self::Tensors(pairs.map(|(sum, more)| added(sum, more)).collect())
@@ -94,6 +131,7 @@ impl Gradient {
                 let ranges = segments.all().iter().map(|segment| segment.range.clone());
                 norm(sum.clone(), ranges.flat_map(pieces).collect())
             }
+            Self::Placed { .. } => unreachable!("gathered before it is used"),
             Self::Tensors(sums) => norm_of_tensors(sums.iter().flatten()),
         }
     }
@@ -120,6 +158,17 @@ impl Partial {
         Self {
             loss: self.loss + other.loss,
             gradient: self.gradient.plus(other.gradient),
+        }
+    }
+
+    /// The same on one device, if several share the layers.
+    pub(crate) fn gathered(self, segments: &Segments, device: &Device) -> Self {
+        if !segments.are_placed() {
+            return self;
+        }
+        Self {
+            loss: self.loss.to_device(device),
+            gradient: self.gradient.gathered(segments, device),
         }
     }
 

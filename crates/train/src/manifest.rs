@@ -16,7 +16,6 @@ use simmer_files::write_file;
 use simmer_kernels::instructions;
 use simmer_model::adapter::AdapterTable;
 use simmer_model::base::Compute;
-use simmer_model::device;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
@@ -44,7 +43,7 @@ pub struct Manifest {
     pub features: Vec<String>,
     /// Operating system, processor, and the instructions that it computes with.
     pub system: String,
-    /// The device that computed; `auto` is resolved.
+    /// The device that computed, or the devices; `auto` is resolved.
     pub device: String,
     /// The dtype that the layers computed in.
     #[serde(default = "f32")]
@@ -173,7 +172,7 @@ impl Manifest {
             commit: program::COMMIT.to_owned(),
             features: program::features(),
             system: system(),
-            device: device::capabilities(&recipe.device)?.name(),
+            device: recipe.device.resolved()?,
             compute: recipe
                 .base
                 .compute

@@ -8,9 +8,9 @@ use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_files::size::{counted, readable};
 use simmer_kernels::{Capabilities, Memory};
 use simmer_lint::LintReport;
+use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError, Starts};
 use simmer_model::base::{Base, Compute};
-use simmer_model::{LlamaForCausalLM, device};
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
@@ -32,7 +32,7 @@ pub(crate) struct Prepared {
     pub(crate) model: LlamaForCausalLM,
     /// The adapter's configuration in PEFT's terms; `None` for `method.full`.
     pub(crate) adapter: Option<AdapterConfig>,
-    /// The device of the trained tensors, without automatic differentiation.
+    /// The device of the trained tensors, without automatic differentiation; the first, if several share the layers.
     pub(crate) device: Device,
     /// The base model's files, from which its frozen weights are mapped; `None` for random weights.
     pub(crate) files: Option<Checkpoint>,
@@ -53,15 +53,18 @@ impl Prepared {
         ranks: usize,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let device = device::named(&recipe.device)?;
-        warn_of_reference(&device, observer);
+        let devices = recipe.device.open()?;
         let is_open = recipe.base.compute.is_none();
-        let mut base = open_base(recipe, &Capabilities::of(&device))?;
+        let can = recipe.device.capabilities()?;
+        let mut base = open_base(recipe, &can)?;
         if is_open && base.compute() == Compute::Bf16 {
             observer.on_notice(
                 "computing in bf16, as the base model is stored; base.compute = \"f32\" is more exact, and slower",
             );
         }
+        let placement = base.placed(devices)?;
+        let device = placement.first().clone();
+        warn_of_reference(&device, observer);
         base.check_offload(&Capabilities::of(&device))?;
         if let (Method::Full(_), Some((_, kind))) = (&recipe.method, base.quantised_weight()) {
             return Err(full_on_quantised(kind).into());
@@ -78,7 +81,10 @@ impl Prepared {
             check_first_step(recipe, &mut data, ranks)?;
         }
         observer.on_load(&base);
-        let model = base.load(recipe.train.seed, &device.clone().autodiff())?;
+        if let Some(shares) = placement.text() {
+            observer.on_notice(&shares);
+        }
+        let model = base.load_at(recipe.train.seed, &placement)?;
         let (model, adapter) = choose_trained(recipe, model, &vocabulary, starts, observer)?;
         Ok(Self {
             data,
@@ -113,11 +119,13 @@ pub(crate) fn model(
     recipe: &mut Recipe,
     observer: &mut dyn Observer,
 ) -> Result<LlamaForCausalLM, TrainError> {
-    let device = device::named(&recipe.device)?;
-    let mut base = open_base(recipe, &Capabilities::of(&device))?;
-    base.check_offload(&Capabilities::of(&device))?;
+    let devices = recipe.device.open()?;
+    let can = recipe.device.capabilities()?;
+    let mut base = open_base(recipe, &can)?;
+    let placement = base.placed(devices)?;
+    base.check_offload(&can)?;
     let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
-    let model = base.load(recipe.train.seed, &device.autodiff())?;
+    let model = base.load_at(recipe.train.seed, &placement)?;
     // rank 0 has those of a checkpoint, which are the same
     let starts = Starts::OfWeights;
     Ok(choose_trained(recipe, model, &vocabulary, starts, observer)?.0)

@@ -3,6 +3,9 @@
 //! They are one flat buffer in f32, and the model's tensors are cut from it. If the model computes in 16 bits, its low-rank
 //! branches are cut from a copy of the buffer, which is made once a step. In full fine-tuning each tensor is by itself: the
 //! buffer would be a second copy of the whole model for a moment.
+//!
+//! If several devices share the layers, the buffer and the optimizer are on the first, and the model's tensors are cut from copies
+//! of its parts, which are made once a step.
 
 use std::sync::Arc;
 
@@ -26,8 +29,10 @@ struct Buffer {
     /// `[N]`, f32
     value: Tensor<1>,
     half: Option<Half>,
-    /// Whether updates are in place, so that the model's tensors need not be cut again.
+    /// Whether updates are in place.
     in_place: bool,
+    /// Whether the model's tensors show such an update, and need not be cut again.
+    shows_updates: bool,
 }
 
 /// A copy of the buffer in 16 bits.
@@ -76,7 +81,7 @@ impl Trained {
         half.map_or(&self.model, |half| &half.model)
     }
 
-    /// The device of the trained tensors, without automatic differentiation.
+    /// The device of the trained tensors, without automatic differentiation; the first, if several share the layers.
     pub(crate) fn device(&self) -> Device {
         self.model.device().without_autodiff()
     }
@@ -122,6 +127,7 @@ impl Trained {
                 sum: Some(sum),
                 found,
             } => self.update_buffer(optimizer, sum, &found, rate),
+            Gradient::Placed { .. } => unreachable!("gathered before the update"),
             Gradient::Tensors(gradients) => self.update_tensors(optimizer, gradients, rate),
         }
     }
@@ -141,7 +147,7 @@ impl Trained {
             ..rate
         };
         let value = optimizer.update_flat(buffer.value.clone(), gradient, found, rate);
-        if buffer.in_place {
+        if buffer.shows_updates {
             if let Some(half) = &mut buffer.half {
                 half.value = copy_again(half.value.clone(), value.clone());
             }
@@ -174,6 +180,8 @@ impl Trained {
             value,
             half,
             in_place,
+            // the copies on other devices do not
+            shows_updates: in_place && !self.segments.are_placed(),
         });
     }
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use burn::module::Module;
 use simmer_data::{Batch, Example};
 use simmer_kernels::{Capabilities, profile};
-use simmer_model::{LlamaForCausalLM, Parameters, Recompute, Sharing};
+use simmer_model::{LlamaForCausalLM, Parameters, Recompute, Sequence, Sharing, Target};
 
 use crate::clip::Clip;
 use crate::config::TrainConfig;
@@ -314,22 +314,28 @@ impl Trainer {
         progress.done.store(0, Ordering::Relaxed);
         progress.all.store(sequences.len(), Ordering::Relaxed);
         let mut sums = TreeSum::new(self.order, leaves);
-        for (at, micro_batch) in sequences.iter().enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                return Err(NoStep::Interrupted);
-            }
-            let (loss, found) = self.trained.computing().loss_and_segment_gradients(
-                segments,
-                &micro_batch.sequence,
-                &micro_batch.targets,
-                factor,
-                self.recompute,
-            );
-            let gradient = Gradient::of(segments, found, self.trained.is_flat(), &device);
-            sums.push(first + at, Partial { loss, gradient }, Partial::plus);
-            progress.done.fetch_add(1, Ordering::Relaxed);
+        let mut at = first;
+        let micro_batches = sequences.iter();
+        let micro_batches: Vec<(&Sequence, &[Target])> = micro_batches
+            .map(|one| (&one.sequence, &one.targets[..]))
+            .collect();
+        let finished = self.trained.computing().each_loss_and_gradients(
+            segments,
+            &micro_batches,
+            factor,
+            self.recompute,
+            &|| !stop.load(Ordering::Relaxed),
+            &mut |loss, found| {
+                let gradient = Gradient::of(segments, found, self.trained.is_flat(), &device);
+                sums.push(at, Partial { loss, gradient }, Partial::plus);
+                at += 1;
+                progress.done.fetch_add(1, Ordering::Relaxed);
+            },
+        );
+        if !finished {
+            return Err(NoStep::Interrupted);
         }
-        Ok(sums)
+        Ok(sums.map(|sum| sum.gathered(segments, &device)))
     }
 
     /// The loss of each example, without dropout; `None` if interrupted.

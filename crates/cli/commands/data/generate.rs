@@ -12,6 +12,7 @@ use simmer_instruct::{
     About, Completions, Endpoint, GenerateRecipe, InstructError, Journal, LocalConfig, Method,
     ModelConfig, Outcome, Report, Run, Seeds, Stage, Watch,
 };
+use simmer_model::device::Devices;
 use simmer_train::ranks::{self, Ranks, RanksError};
 
 use crate::commands::train::not_joined;
@@ -212,7 +213,7 @@ impl Generate {
 /// The model of one of several ranks.
 fn loaded(config: &LocalConfig) -> Result<Local, Failure> {
     let mut config = config.clone();
-    config.device = ranks::device(&config.device)?;
+    config.device = ranks::devices(&config.device.parse::<Devices>()?)?.to_string();
     Local::load(&config, TABLE)
 }
 

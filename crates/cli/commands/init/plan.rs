@@ -258,7 +258,7 @@ fn found(
     };
     let mut base = model.base.clone();
     base.set_compute(recipe.base.compute);
-    base.choose_compute(&device::capabilities(&recipe.device)?);
+    base.choose_compute(&recipe.device.capabilities()?);
     Ok(estimate(recipe, &base, &model.tokenizer, data, known)?)
 }
 

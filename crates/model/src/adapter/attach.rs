@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
@@ -26,7 +26,7 @@ use super::since_start::as_saved;
 use super::table::AdapterTable;
 use super::targets::{Layers, Patterns, Selected, Selection, Targets, Unmatched, select};
 use super::tokens::{self, SelectedTokens, TokenIndices};
-use crate::layer::{Embedding, Linear, RmsNorm};
+use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, trained};
 use crate::token_rows::TokenRows;
@@ -343,11 +343,13 @@ pub fn save(
         })
         .collect();
     if model.own_vocabulary {
-        let device = model.device();
         for (module, adapted, has_rows, weight) in ends(model) {
             // an end with trained rows has those of all new tokens
             if !weight.is_trained() && !has_rows {
                 let key = frozen_key(module, adapted);
+                let is_embedding = module == model.config.family.embedding.name;
+                let is_tied = model.lm_head.weight.is_none();
+                let device = model.device_of_module(None, is_embedding || is_tied);
                 tensors.insert(key, weight.tensor(&device).inner().into_data());
             }
         }
@@ -424,12 +426,13 @@ fn join(
     seed: u64,
     starts: Starts,
 ) -> Result<LlamaForCausalLM, AdapterError> {
-    let device = model.device();
     let factors = match starts {
         Starts::OfWeights => factors_of_weights(&mut model, selection, seed)?,
         Starts::OfCheckpoint => selection.adapted.iter().map(Selected::no_factors).collect(),
     };
     for (module, factors) in selection.adapted.iter().zip(&factors) {
+        let is_embedding = module.kind == ModuleKind::Embedding;
+        let device = model.device_of_module(module.layer, is_embedding);
         let start = |weight: &Weight| Start {
             module: &module.name,
             shape: module.shape,
@@ -460,6 +463,7 @@ fn join(
         }
     }
     for attention in &selection.attention {
+        let device = model.device_of_module(Some(attention.layer), false);
         let start = AttentionStart {
             module: &attention.name,
             prompts: attention.prompts,
@@ -531,7 +535,8 @@ fn starting_weight(
     if !module.init.is_of_weight() {
         return Ok(None);
     }
-    let device = model.device();
+    let is_embedding = module.kind == ModuleKind::Embedding;
+    let device = model.device_of_module(module.layer, is_embedding);
     let weight = if module.kind == ModuleKind::OutputHead {
         model.lm_head.weight(&model.model.embed_tokens)
     } else {
@@ -600,18 +605,21 @@ fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, bool, &Weight); 2] {
 /// If a new token has no row.
 fn grow(model: &mut LlamaForCausalLM, selection: &Selection) -> Result<(), AdapterError> {
     let rows = model.config.vocab_size;
-    let device = model.device();
+    let [first, last] = [true, false].map(|is_first| model.device_of_module(None, is_first));
     let embedding = &mut model.model.embed_tokens;
-    let mut weights = vec![(ModuleKind::Embedding, &mut embedding.weight)];
-    let head = model.lm_head.weight.as_mut();
-    weights.extend(head.map(|weight| (ModuleKind::OutputHead, weight)));
-    for (kind, weight) in weights {
+    let mut weights = vec![(ModuleKind::Embedding, &mut embedding.weight, &first)];
+    let LmHead { weight, copy, .. } = &mut model.lm_head;
+    let head = weight.as_mut();
+    weights.extend(head.map(|weight| (ModuleKind::OutputHead, weight, &last)));
+    let copy = copy.as_mut();
+    weights.extend(copy.map(|weight| (ModuleKind::Embedding, weight, &last)));
+    for (kind, weight, device) in weights {
         let [before, columns] = weight.val().shape();
         if before >= rows {
             continue;
         }
         tokens::check_new(&selection.tokens, kind, before..rows)?;
-        let old = weight.tensor(&device).inner();
+        let old = weight.tensor(device).inner();
         let new = Tensor::zeros([rows - before, columns], (&old.device(), old.dtype()));
         let grown = Tensor::cat(vec![old, new], 0);
         *weight = Weight::frozen(Tensor::from_inner(grown));
@@ -623,9 +631,9 @@ fn grow(model: &mut LlamaForCausalLM, selection: &Selection) -> Result<(), Adapt
 /// ones if the adapter has another vocabulary. If the two are tied, one replaces both; two that differ
 /// untie them.
 fn replace_ends(model: &mut LlamaForCausalLM, tensors: &AdapterTensors, resized: bool) {
-    let device = model.device();
-    let weight = |data: &TensorData| {
-        Weight::frozen(Tensor::from_data(data.clone(), (&device, data.dtype())))
+    let [first, last] = [true, false].map(|is_first| model.device_of_module(None, is_first));
+    let weight = |data: &TensorData, device: &Device| {
+        Weight::frozen(Tensor::from_data(data.clone(), (device, data.dtype())))
     };
     let of = |module: &Module| {
         let trained = tensors.trained.get(&frozen_key(module.name, false));
@@ -636,19 +644,23 @@ fn replace_ends(model: &mut LlamaForCausalLM, tensors: &AdapterTensors, resized:
     let [embedding, head] = [of(&family.embedding), of(&family.head)];
     let tied = model.lm_head.weight.is_none();
     if let Some(data) = embedding.or(head.filter(|_| tied)) {
-        model.model.embed_tokens.weight = weight(data);
+        model.model.embed_tokens.weight = weight(data, &first);
+        if let Some(copy) = &mut model.lm_head.copy {
+            *copy = weight(data, &last);
+        }
     }
     let parted = |data: &&TensorData| {
         !tied || embedding.is_some_and(|other| other.as_bytes() != data.as_bytes())
     };
     if let Some(data) = head.filter(parted) {
-        model.lm_head.weight = Some(weight(data));
+        model.lm_head.weight = Some(weight(data, &last));
+        model.lm_head.copy = None;
     }
 }
 
 /// Makes single rows of the embedding or of the output head trainable.
 fn train_rows(model: &mut LlamaForCausalLM, tokens: &SelectedTokens) {
-    let device = model.device();
+    let device = model.device_of_module(None, tokens.kind == ModuleKind::Embedding);
     let embedding = &mut model.model.embed_tokens;
     if tokens.kind == ModuleKind::Embedding {
         let rows = TokenRows::of(&embedding.weight, &tokens.ids, &device);
@@ -667,16 +679,22 @@ fn train_rows(model: &mut LlamaForCausalLM, tokens: &SelectedTokens) {
 /// # Errors
 /// If the model has no field for the module.
 fn train_module(model: &mut LlamaForCausalLM, module: &ModuleLayout) -> Result<(), AdapterError> {
-    let device = model.device();
+    let device = model.device_of_module(module.layer, module.kind == ModuleKind::Embedding);
     let embedding = model.model.embed_tokens.weight.clone();
     match module.kind {
         ModuleKind::OutputHead => {
-            let weight = model.lm_head.weight.take().unwrap_or(embedding);
+            let copy = model.lm_head.copy.take();
+            let weight = model.lm_head.weight.take().or(copy);
+            let weight = weight.unwrap_or(embedding);
             model.lm_head.weight = Some(weight.trained(&device));
         }
         ModuleKind::Embedding => {
             model.model.embed_tokens.weight = embedding.trained(&device);
-            let _ = model.lm_head.weight.get_or_insert(embedding);
+            let copy = model.lm_head.copy.take();
+            let _ = model
+                .lm_head
+                .weight
+                .get_or_insert(copy.unwrap_or(embedding));
         }
         ModuleKind::Norm => {
             let norm = norm_mut(model, module)?;

@@ -12,6 +12,7 @@ use super::BaseError;
 use crate::decoder::{DecoderLayer, Mlp, Place, SelfAttention};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::{LlamaForCausalLM, LlamaModel};
+use crate::placement::Placement;
 use crate::weight::Weight;
 
 /// A tensor of the base model.
@@ -25,16 +26,16 @@ pub(super) enum Source {
 /// Where the tensors come from.
 pub(super) type Sources<'a> = &'a mut dyn FnMut(&TensorLayout) -> Result<Source, BaseError>;
 
-/// Builds the model from a source of tensors.
+/// Builds the model from a source of tensors, each on its device.
 pub(super) fn build(
     config: &ModelConfig,
     source: Sources<'_>,
-    device: &Device,
+    placement: &Placement,
 ) -> Result<LlamaForCausalLM, BaseError> {
     let mut weights = Weights {
         config,
         source,
-        device,
+        device: placement.first(),
     };
     let Family {
         embedding,
@@ -50,10 +51,20 @@ pub(super) fn build(
         compute: DType::F32,
     };
     let layers = (0..config.num_hidden_layers)
-        .map(|layer| weights.layer(layer))
+        .map(|layer| {
+            weights.device = placement.of_layer(layer);
+            weights.layer(layer)
+        })
         .collect::<Result<_, _>>()?;
+    weights.device = placement.last();
     let norm = weights.norm(norm, None)?;
-    let head = if config.tie_word_embeddings {
+    let is_tied = config.tie_word_embeddings;
+    let copy = if is_tied && placement.devices().len() > 1 {
+        Some(weights.matrix(embedding, None)?)
+    } else {
+        None
+    };
+    let head = if is_tied {
         None
     } else {
         Some(weights.matrix(head, None)?)
@@ -66,10 +77,12 @@ pub(super) fn build(
         },
         lm_head: LmHead {
             weight: head,
+            copy,
             adapter: None,
             token_adapter: None,
         },
         config: config.clone(),
+        places: placement.places().clone(),
         own_vocabulary: false,
         pages: None,
     })

@@ -78,6 +78,22 @@ pub enum BaseError {
         /// As given.
         offload: Offload,
     },
+    /// Several devices share the layers.
+    #[error("`base.offload`: expected one device, found {devices} that share the layers")]
+    OffloadShared {
+        /// Their number.
+        devices: usize,
+    },
+    /// More devices than layers.
+    #[error(
+        "`device`: expected at most {layers} devices, one for each layer of the base model, found {devices}"
+    )]
+    Devices {
+        /// Their number.
+        devices: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// Random weights are in no file.
     #[error("`base.offload`: random weights (`base.init`) are in no file")]
     OffloadRandom,
@@ -200,6 +216,13 @@ impl Hint for BaseError {
             Self::OffloadDevice { .. } => Some(
                 "remove `base.offload`, or compute on the processor with device = \"cpu\"".to_owned(),
             ),
+            Self::OffloadShared { .. } => Some(
+                "remove `base.offload`, or name one device: with device = \"cpu\" the weights stay in their files"
+                    .to_owned(),
+            ),
+            Self::Devices { layers, .. } => {
+                Some(format!("name {layers} devices or fewer, such as device = \"libtorch-cuda:0\""))
+            }
             Self::OffloadRandom => Some("remove `base.offload`".to_owned()),
             Self::OffloadCopy {
                 precision: Some(_), ..

@@ -19,6 +19,7 @@ use simmer_checkpoint::{Checkpoint, Dtype, Layout};
 use simmer_kernels::{Capabilities, mix};
 
 use crate::llama::LlamaForCausalLM;
+use crate::placement::Placement;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
 
@@ -139,6 +140,42 @@ impl Base {
         self.new_rows = rows;
     }
 
+    /// Bytes of each part of the model, as [`Base::bytes`], for places with so many layers: the embedding is in the first, the head
+    /// in the last.
+    pub fn bytes_of_places(&self, counts: &[usize]) -> Vec<[u64; 2]> {
+        let mut found = vec![[0; 2]; counts.len()];
+        let last = counts.len() - 1;
+        for tensor in tensors(&self.config) {
+            let size = self.size(&tensor);
+            let mut add = |place: usize| {
+                found[place][0] += size.bytes;
+                found[place][1] += size.mapped;
+            };
+            match tensor.layer {
+                Some(layer) => {
+                    let ends = counts.iter().scan(0, |end, count| {
+                        *end += count;
+                        Some(*end)
+                    });
+                    add(ends.take_while(|end| *end <= layer).count());
+                }
+                None if tensor.module.kind == ModuleKind::Embedding => {
+                    add(0);
+                    if self.config.tie_word_embeddings && last > 0 {
+                        add(last); // a copy for the head
+                    }
+                }
+                None => add(last),
+            }
+        }
+        found
+    }
+
+    /// Bytes of a tensor in memory.
+    pub(crate) fn bytes_of(&self, tensor: &TensorLayout) -> u64 {
+        self.size(tensor).bytes
+    }
+
     /// Loads the base model with every weight frozen.
     ///
     /// The model records gradients; [`Module::valid`](burn::module::Module::valid) returns a model for inference.
@@ -149,21 +186,29 @@ impl Base {
     /// # Errors
     /// A dtype that Burn does not support, or that the device does not compute in.
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
-        let can = Capabilities::of(device);
-        let dtype = self.compute().dtype();
+        self.load_at(seed, &Placement::one(device.clone()))
+    }
+
+    /// As [`Base::load`], on one device or several: each weight is copied to its own.
+    ///
+    /// # Errors
+    /// As [`Base::load`].
+    pub fn load_at(&self, seed: u64, placement: &Placement) -> Result<LlamaForCausalLM, BaseError> {
+        let can = Capabilities::of(placement.first());
         self.check_compute(&can)?;
         self.check_offload(&can)?;
-        let device = &device.clone().autodiff();
+        let placement = placement.autodiff();
         let mut source = |tensor: &TensorLayout| -> Result<Source, BaseError> {
             let found = self.stored(tensor, seed, &can)?;
-            Ok(if self.multiplies_in_fp8(tensor) {
-                in_fp8(&found, device)
-            } else {
-                found
+            Ok(match tensor.layer {
+                Some(layer) if self.multiplies_in_fp8(tensor) => {
+                    in_fp8(&found, placement.of_layer(layer))
+                }
+                _ => found,
             })
         };
-        let mut model = build(&self.config, &mut source, device)?;
-        model.model.embed_tokens.compute = dtype;
+        let mut model = build(&self.config, &mut source, &placement)?;
+        model.model.embed_tokens.compute = self.compute().dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
         model.pages = self.layer_pages()?;
         Ok(model)

@@ -76,6 +76,17 @@ impl Base {
         }
     }
 
+    /// Checks that so many devices may share the model.
+    ///
+    /// # Errors
+    /// Several devices with `base.offload`, whose thread reads ahead for one.
+    pub(crate) fn check_shared(&self, devices: usize) -> Result<(), BaseError> {
+        if devices > 1 && self.offload.is_some() {
+            return Err(BaseError::OffloadShared { devices });
+        }
+        Ok(())
+    }
+
     /// Whether `base.offload = "disk"` is possible on a device.
     pub fn can_offload(&self, device: &Capabilities) -> bool {
         let offload = Some(Offload::Disk);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
 use simmer_files::size::{grouped, plural};
-use simmer_kernels::{Capabilities, Memory, Operation};
+use simmer_kernels::{Capabilities, Operation};
 use simmer_model::Recompute;
 use simmer_model::adapter::SelectedAttention;
 use simmer_model::adapter::targets::{Selected, Selection};
@@ -17,6 +17,7 @@ use simmer_model::base::{Compute, Offload};
 
 use super::Subject;
 use super::load::Load;
+use super::shares::Share;
 use crate::ranks::most_held;
 use crate::recipe::Method;
 
@@ -297,13 +298,15 @@ fn backward(config: &ModelConfig, layer: Option<&TrainedLayer>) -> u64 {
 }
 
 impl Parts {
+    /// Of the share of the model that a device holds.
     pub(super) fn of(
         subject: &Subject<'_>,
         load: &Load,
         recompute: Recompute,
         offload: Option<Offload>,
-        device: &Capabilities,
+        share: &Share,
     ) -> Parts {
+        let device = &share.device;
         let config = &subject.base.config;
         let overhead = device.overhead;
         let element = subject.element();
@@ -311,21 +314,26 @@ impl Parts {
         let h = config.hidden_size as u64;
         let layers = &subject.layers.on(device);
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
-        let count = config.num_hidden_layers;
+        let own = share.layers.clone();
         let above = |of: fn(&ModelConfig, &TrainedLayer, bool) -> u64| {
-            (lowest..count).map(move |index| {
+            (lowest.max(own.start)..own.end).map(move |index| {
                 let below = index > lowest || layers.embedding;
                 of(config, &layers.each[index], below)
             })
         };
         let most = |of| above(of).max().unwrap_or(0);
+        let micro_batches = (load.step_tokens / load.tokens.max(1) as f64).ceil() as usize;
+        let in_flight = share.in_flight(micro_batches) as u64;
         let elements = match recompute {
-            Recompute::None => above(kept).sum::<u64>(),
-            Recompute::Mlp => above(of_attention).sum::<u64>() + most(of_mlp),
+            Recompute::None => in_flight * above(kept).sum::<u64>(),
+            Recompute::Mlp => in_flight * above(of_attention).sum::<u64>() + most(of_mlp),
             // the input of every layer, and everything of one layer
-            Recompute::Layer => (above(kept).count() as u64 + 1) * h + most(kept).saturating_sub(h),
+            Recompute::Layer => {
+                (in_flight * above(kept).count() as u64 + 1) * h + most(kept).saturating_sub(h)
+            }
         };
-        let during = tokens * backward(config, layers.each.last()) * element;
+        let top = own.end.checked_sub(1).and_then(|top| layers.each.get(top));
+        let during = tokens * backward(config, top) * element;
         let during = during + subject.codes(tokens);
         // the hidden states; those of labels, also normalised, and their gradient
         let head_weight = if layers.head {
@@ -334,15 +342,20 @@ impl Parts {
             0
         };
         let logits = overhead.logits.min(12 * targets * config.vocab_size as u64);
-        let at_head = (tokens + 3 * targets) * h * element + logits + head_weight;
-        let starts = 4 * layers.starts as u64;
+        let at_head = if share.is_last() {
+            (tokens + 3 * targets) * h * element + logits + head_weight
+        } else {
+            0
+        };
+        let of_starts = layers.starts * own.len() / config.num_hidden_layers.max(1);
+        let starts = 4 * of_starts as u64;
         // a branch and its start side by side
         let factors = above(|_, layer, _| layer.factors as u64);
         let factors = match recompute {
             Recompute::Layer => factors.max().unwrap_or(0),
             Recompute::None | Recompute::Mlp => factors.sum(),
         };
-        let activations = (tokens * elements + factors + 2 * layers.starts as u64) * element;
+        let activations = (tokens * elements + factors + 2 * of_starts as u64) * element;
         let scores = if device.fused.contains(Operation::Attention) {
             0
         } else {
@@ -350,26 +363,38 @@ impl Parts {
         };
         let workspace = (during + scores).max(at_head);
         let gaps = ((activations + workspace) as f64 * overhead.fragmentation) as u64;
-        let trained = 4 * subject.trained as u64;
         // full fine-tuning adds one micro-batch after another
-        let micro_batches = (load.step_tokens / load.tokens.max(1) as f64).ceil() as usize;
         let sums = if layers.whole {
             1
         } else {
             most_held(micro_batches)
         };
-        let (weights, mapped) = subject.weights(device.memory, offload);
-        let data =
-            EXAMPLE_TOKEN * subject.data as u64 + VOCABULARY_ENTRY * subject.vocabulary as u64;
+        let (weights, mapped) = subject.weights(share, offload);
+        let [trained, gradients, optimizer] = of_trained(subject.trained, share, sums);
         Parts {
             weights: weights + starts,
             mapped,
             trained,
-            gradients: trained * sums as u64,
-            optimizer: 2 * trained,
+            gradients,
+            optimizer,
             activations,
             workspace: workspace + gaps,
-            program: overhead.program + if device.memory.is_main() { data } else { 0 },
+            program: subject.program(share),
+        }
+    }
+
+    /// The parts of several devices together.
+    pub(super) fn sum(all: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> u64| all.iter().map(part).sum();
+        Self {
+            weights: of(|parts| parts.weights),
+            mapped: of(|parts| parts.mapped),
+            trained: of(|parts| parts.trained),
+            gradients: of(|parts| parts.gradients),
+            optimizer: of(|parts| parts.optimizer),
+            activations: of(|parts| parts.activations),
+            workspace: of(|parts| parts.workspace),
+            program: of(|parts| parts.program),
         }
     }
 
@@ -399,6 +424,7 @@ impl Parts {
         recompute: Recompute,
         offload: Option<Offload>,
         compute: Compute,
+        trained: usize,
     ) -> [(&'static str, u64, String); 7] {
         let mapped = if compute == Compute::Fp8 {
             "frozen; those of linear modules in e4m3, one copy for each direction"
@@ -419,7 +445,7 @@ impl Parts {
             (
                 "trainable",
                 self.trained,
-                format!("{} parameters in f32", grouped(self.trained / 4)),
+                format!("{} parameters in f32", grouped(trained as u64)),
             ),
             (
                 "gradients",
@@ -454,6 +480,18 @@ impl Parts {
     }
 }
 
+/// Bytes of the trained parameters on a device, of their gradients with so many sums at a time, and of the optimizer. If several
+/// devices share the layers, the first has the buffers of all parameters, and each has a copy of its own and their sums.
+fn of_trained(all: usize, share: &Share, sums: usize) -> [u64; 3] {
+    let all = 4 * all as u64;
+    if share.places == 1 {
+        return [all, all * sums as u64, 2 * all];
+    }
+    let own = 4 * share.trained as u64;
+    let buffer = if share.is_first() { all } else { 0 };
+    [own + buffer, own * sums as u64 + buffer, 2 * buffer]
+}
+
 impl Subject<'_> {
     /// Bytes of the widest activation while it is quantised for products in fp8.
     fn codes(&self, tokens: u64) -> u64 {
@@ -463,16 +501,30 @@ impl Subject<'_> {
         }
     }
 
+    /// The program with the data; on a GPU, its context. Several devices that are the processor have one program.
+    fn program(&self, share: &Share) -> u64 {
+        let program = share.device.overhead.program;
+        if !share.device.memory.is_main() {
+            return program;
+        }
+        if !share.is_first() {
+            return 0;
+        }
+        let vocabulary = VOCABULARY_ENTRY * self.vocabulary as u64;
+        program + EXAMPLE_TOKEN * self.data as u64 + vocabulary
+    }
+
     /// Bytes of the frozen weights, and of the part that stays mapped.
-    fn weights(&self, memory: Memory, offload: Option<Offload>) -> (u64, u64) {
+    fn weights(&self, share: &Share, offload: Option<Offload>) -> (u64, u64) {
         if matches!(self.recipe.method, Method::Full(_)) {
             return (0, 0); // all of them are trained
         }
         if offload.is_some() {
             return (self.base.bytes_at_a_time(), 0); // the run needs them at the same time
         }
-        let [bytes, mapped] = self.base.bytes();
-        (bytes, if memory.is_main() { mapped } else { 0 })
+        let [bytes, mapped] = share.weights;
+        let stays = share.device.memory.is_main();
+        (bytes, if stays { mapped } else { 0 })
     }
 }
 

@@ -9,6 +9,7 @@ mod memory;
 mod ranks;
 mod room;
 mod run;
+mod shares;
 mod steps;
 mod time;
 
@@ -21,13 +22,14 @@ use simmer_files::size::{duration, grouped, plural, readable, with_prefix};
 use simmer_kernels::Capabilities;
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Offload, Precision};
-use simmer_model::{Recompute, Sharing, device};
+use simmer_model::{Recompute, Sharing};
 
 pub use load::Load;
 pub use memory::Parts;
 pub use ranks::{Network, OnRanks, Scaling};
 pub use room::{Room, parse_bytes};
 pub use run::RunTime;
+pub use shares::OnDevice;
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
@@ -35,6 +37,7 @@ use crate::prepared::of_adapter;
 use crate::ranks::RanksError;
 use crate::recipe::{Method, Recipe};
 use memory::Layers;
+use shares::{Share, TrainedParameters, fit, together};
 pub(crate) use steps::first_steps;
 
 /// The most tokens that `micro_batch_tokens = "auto"` chooses: more do not make a step faster.
@@ -50,14 +53,17 @@ const WORTHWHILE: f64 = 0.97;
 /// The estimate of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
-    /// The device.
+    /// The device, or the devices that share the layers.
     pub device: String,
-    /// Memory by part, in bytes.
+    /// Memory by part, in bytes, of all devices together.
     pub parts: Parts,
     /// The most memory at one time, in bytes.
     pub peak: u64,
-    /// The device's memory, if it is known.
+    /// The memory of the device or devices, if it is known.
     pub room: Option<Room>,
+    /// The memory of each device, if several share the layers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<OnDevice>,
     /// The work of its micro-batches and steps.
     pub load: Load,
     /// `train.micro_batch_tokens`; the number chosen, if the recipe says "auto".
@@ -85,14 +91,21 @@ pub struct Estimate {
     /// The setting for weights that do not fit into the free memory beside the rest.
     #[serde(skip)]
     offloading: Option<String>,
+    /// Trained parameters.
+    #[serde(skip)]
+    trained: usize,
+    /// Whether each device has room.
+    #[serde(skip)]
+    fits: bool,
 }
 
 /// A setting that needs less memory.
 struct Setting {
     name: String,
-    /// The peak that it would have, and the part of it that the system cannot drop, in bytes.
+    /// The peak that it would have, in bytes.
     peak: u64,
-    needed: u64,
+    /// Whether it would fit into memory that is known.
+    fits: bool,
 }
 
 /// Given properties of a device.
@@ -140,6 +153,9 @@ struct Subject<'a> {
     vocabulary: usize,
     /// Tokens of all training examples.
     data: usize,
+    /// What each device holds, and its memory.
+    shares: Vec<Share>,
+    rooms: Vec<Option<Room>>,
 }
 
 /// Estimates a run of `recipe` on `base` with this data.
@@ -153,7 +169,14 @@ pub fn estimate(
     data: &mut Dataset,
     known: Known,
 ) -> Result<Estimate, TrainError> {
-    let (layers, trained, updated) = trained(recipe, base)?;
+    let (layers, trained, updated, by_layer) = trained(recipe, base)?;
+    let devices = recipe.device.each()?;
+    let rooms = devices.iter().map(|device| match known.memory {
+        Some(bytes) => Some(Room::of(bytes)),
+        None => Room::here(device),
+    });
+    let rooms: Vec<Option<Room>> = rooms.collect();
+    let shares = Share::all(base, &devices, &rooms, &by_layer)?;
     let tokens = data.examples().unwrap_or_default();
     let subject = Subject {
         recipe,
@@ -163,16 +186,15 @@ pub fn estimate(
         updated,
         vocabulary: tokenizer.max_token_id() as usize + 1,
         data: tokens.iter().map(|example| example.tokens.len()).sum(),
+        shares,
+        rooms,
     };
-    let device = device::capabilities(&recipe.device)?;
+    let device = recipe.device.capabilities()?;
     base.check_compute(&device)?;
     if base.checkpoint().is_some() {
         base.check_offload(&device)?;
     }
-    let room = match known.memory {
-        Some(bytes) => Some(Room::of(bytes)),
-        None => Room::here(&device),
-    };
+    let room = together(&subject.shares, &subject.rooms);
     let recompute = recipe.train.recompute;
     let sharing = Sharing {
         up_to: base.config.same_frequencies_up_to(),
@@ -181,10 +203,11 @@ pub fn estimate(
     let mut load = |tokens| Load::of(recipe, sharing, data, tokens);
     let (micro_batch_tokens, load) = match recipe.train.micro_batch_tokens {
         MicroBatchTokens::Tokens(tokens) => (tokens, load(tokens)?),
-        MicroBatchTokens::Auto => subject.auto(load, room, &device)?,
+        MicroBatchTokens::Auto => subject.auto(load)?,
     };
     let offload = base.offload();
-    let parts = subject.parts(&load, recompute, offload, &device);
+    let by_device = subject.parts(&load, recompute, offload);
+    let parts = Parts::sum(&by_device);
     // trained weights are in f32
     let precision = if subject.layers.whole {
         Precision::F32
@@ -208,16 +231,18 @@ pub fn estimate(
         instead: Vec::new(),
         fitting: None,
         offloading: None,
-        device: device.name(),
+        trained,
+        fits: subject.fit(&by_device, 1.0),
+        devices: subject.by_device(&by_device),
+        device: recipe.device.resolved()?,
     };
     let offloading = subject.offloading(&estimate, &device);
     estimate.offloading = offloading.as_ref().map(|setting| setting.name.clone());
     let instead = offloading.into_iter();
-    let instead: Vec<Setting> = instead.chain(subject.instead(&estimate, &device)).collect();
-    let fits = |setting: &&Setting| room.is_some_and(|room| setting.needed <= room.available);
+    let instead: Vec<Setting> = instead.chain(subject.instead(&estimate)).collect();
     estimate.fitting = instead
         .iter()
-        .find(fits)
+        .find(|setting| setting.fits)
         .map(|setting| setting.name.clone());
     let instead = instead.into_iter();
     estimate.instead = instead
@@ -226,8 +251,11 @@ pub fn estimate(
     Ok(estimate)
 }
 
-/// The inputs that each layer keeps, the number of trainable parameters, and their tensors.
-fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize, gpu::Trained), TrainError> {
+/// The inputs that each layer keeps, the number of trainable parameters, their tensors, and where they are.
+fn trained(
+    recipe: &Recipe,
+    base: &Base,
+) -> Result<(Layers, usize, gpu::Trained, TrainedParameters), TrainError> {
     let config = &base.config;
     Ok(match recipe.method.adapter() {
         None => {
@@ -235,7 +263,10 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize, gpu::Trained)
                 features: 0.0,
                 tensors: tensors(config).len(),
             };
-            (Layers::all(config), parameter_count(config), updated)
+            // on one device
+            let parameters = parameter_count(config);
+            let by_layer = TrainedParameters::default();
+            (Layers::all(config), parameters, updated, by_layer)
         }
         Some(table) => {
             let selection = selection(table, config).map_err(of_adapter)?;
@@ -251,7 +282,10 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize, gpu::Trained)
                 tensors: shapes.len(),
             };
             let layers = Layers::of(&selection, config, table.dropout() > 0.0);
-            (layers, parameters, updated)
+            let sizes = shapes.iter();
+            let sizes = sizes.map(|(key, shape)| (key.as_str(), shape.iter().product()));
+            let by_layer = TrainedParameters::of(config.num_hidden_layers, sizes);
+            (layers, parameters, updated, by_layer)
         }
     })
 }
@@ -289,6 +323,7 @@ impl Subject<'_> {
         };
         let (recompute, element) = (self.recipe.train.recompute, self.element());
         let seconds = gpu::seconds(config, work, load, self.updated, recompute, element, rates);
+        let seconds = seconds * self.waiting(load);
         Ok(Some(StepTime {
             flops,
             rate: rates.linear,
@@ -296,14 +331,35 @@ impl Subject<'_> {
         }))
     }
 
-    fn parts(
-        &self,
-        load: &Load,
-        recompute: Recompute,
-        offload: Option<Offload>,
-        device: &Capabilities,
-    ) -> Parts {
-        Parts::of(self, load, recompute, offload, device)
+    /// The memory of each device.
+    fn parts(&self, load: &Load, recompute: Recompute, offload: Option<Offload>) -> Vec<Parts> {
+        let shares = self.shares.iter();
+        shares
+            .map(|share| Parts::of(self, load, recompute, offload, share))
+            .collect()
+    }
+
+    /// Whether each device has room, up to this fraction of its free memory.
+    fn fit(&self, parts: &[Parts], up_to: f64) -> bool {
+        fit(&self.shares, parts, &self.rooms, up_to)
+    }
+
+    /// The memory of each device, if several share the layers.
+    fn by_device(&self, parts: &[Parts]) -> Vec<OnDevice> {
+        if self.shares.len() == 1 {
+            return Vec::new();
+        }
+        let all = self.shares.iter().zip(parts).zip(&self.rooms);
+        all.map(|((share, parts), room)| OnDevice::of(share, *parts, *room))
+            .collect()
+    }
+
+    fn setting(&self, name: String, parts: &[Parts]) -> Setting {
+        Setting {
+            name,
+            peak: Parts::sum(parts).peak(),
+            fits: self.rooms.iter().all(Option::is_some) && self.fit(parts, 1.0),
+        }
     }
 
     /// `base.offload = "disk"`, if the weights do not fit into the free memory beside the rest: the system would then drop
@@ -311,7 +367,9 @@ impl Subject<'_> {
     fn offloading(&self, estimate: &Estimate, device: &Capabilities) -> Option<Setting> {
         let room = estimate.room?;
         let mapped = estimate.parts.mapped;
-        if mapped == 0 || estimate.peak <= room.available || !self.base.can_offload(device) {
+        let shared = self.shares.len() > 1;
+        let fits = estimate.peak <= room.available;
+        if mapped == 0 || fits || shared || !self.base.can_offload(device) {
             return None;
         }
         let (name, recompute) = match estimate.recompute {
@@ -321,8 +379,18 @@ impl Subject<'_> {
             ),
             kept => ("base.offload = \"disk\"", kept),
         };
-        let parts = self.parts(&estimate.load, recompute, Some(Offload::Disk), device);
-        Some(Setting::of(name.to_owned(), parts))
+        let parts = self.parts(&estimate.load, recompute, Some(Offload::Disk));
+        Some(self.setting(name.to_owned(), &parts))
+    }
+
+    /// The time of a step on several devices that share the layers in equal parts, as a fraction of that on one which could hold
+    /// the model: with M micro-batches and P devices, `(M + P - 1) / (M P)`. Not measured.
+    fn waiting(&self, load: &Load) -> f64 {
+        let micro_batches = (load.step_tokens / load.tokens.max(1) as f64)
+            .ceil()
+            .max(1.0);
+        let devices = self.shares.len() as f64;
+        (micro_batches + devices - 1.0) / (micro_batches * devices)
     }
 
     fn element(&self) -> u64 {
@@ -333,22 +401,13 @@ impl Subject<'_> {
     fn auto(
         &self,
         mut load: impl FnMut(usize) -> Result<Load, TrainError>,
-        room: Option<Room>,
-        device: &Capabilities,
     ) -> Result<(usize, Load), TrainError> {
         let mut tokens = AUTO_MOST;
         loop {
             let found = load(tokens)?;
-            let peak = self
-                .parts(
-                    &found,
-                    self.recipe.train.recompute,
-                    self.base.offload(),
-                    device,
-                )
-                .needed();
-            let fits = room.is_none_or(|room| peak as f64 <= AUTO_PART * room.available as f64);
-            if fits || tokens <= AUTO_LEAST {
+            let recompute = self.recipe.train.recompute;
+            let parts = self.parts(&found, recompute, self.base.offload());
+            if self.fit(&parts, AUTO_PART) || tokens <= AUTO_LEAST {
                 return Ok((tokens, found));
             }
             tokens /= 2;
@@ -356,13 +415,13 @@ impl Subject<'_> {
     }
 
     /// Settings that need less memory, the fastest first.
-    fn instead(&self, estimate: &Estimate, device: &Capabilities) -> Vec<Setting> {
+    fn instead(&self, estimate: &Estimate) -> Vec<Setting> {
         let mut settings = Vec::new();
         let mut tokens = estimate.micro_batch_tokens;
         let mut add = |name: String, tokens: usize, recompute| {
             let load = estimate.load.within(tokens);
-            let parts = self.parts(&load, recompute, estimate.offload, device);
-            settings.push(Setting::of(name, parts));
+            let parts = self.parts(&load, recompute, estimate.offload);
+            settings.push(self.setting(name, &parts));
         };
         let more = match estimate.recompute {
             Recompute::None => &[("mlp", Recompute::Mlp), ("layer", Recompute::Layer)][..],
@@ -390,21 +449,17 @@ impl Subject<'_> {
     }
 }
 
-impl Setting {
-    fn of(name: String, parts: Parts) -> Self {
-        Self {
-            name,
-            peak: parts.peak(),
-            needed: parts.needed(),
-        }
-    }
-}
-
 impl Estimate {
     /// Name, bytes and description of each part of the memory.
     fn lines(&self) -> [(&'static str, u64, String); 7] {
         let (parts, load) = (&self.parts, &self.load);
-        parts.lines(load, self.recompute, self.offload, self.compute)
+        parts.lines(
+            load,
+            self.recompute,
+            self.offload,
+            self.compute,
+            self.trained,
+        )
     }
 
     /// Adds steps on these numbers of ranks, over a network of so many bytes per second and so many seconds of latency.
@@ -426,7 +481,7 @@ impl Estimate {
         let network = Network {
             bandwidth,
             latency,
-            memory: device::capabilities(&recipe.device)?.read_rate,
+            memory: recipe.device.capabilities()?.read_rate,
         };
         let steps = ranks::micro_batches(recipe, data, self)?;
         self.ranks = Some(Scaling::of(ranks, network, &steps, step, self));
@@ -436,8 +491,7 @@ impl Estimate {
     /// Whether the run fits into memory. Weights that stay mapped from their files are not counted, because the system can
     /// drop them.
     pub fn fits(&self) -> bool {
-        self.room
-            .is_none_or(|room| self.parts.needed() <= room.available)
+        self.fits
     }
 
     /// The first setting of `instead` with which the run would fit.
@@ -511,6 +565,9 @@ impl fmt::Display for Estimate {
                 readable(room.available),
                 readable(room.total)
             )?;
+        }
+        for device in &self.devices {
+            write!(f, "\n{device}")?;
         }
         if let Some(step) = self.step {
             write!(

@@ -108,7 +108,7 @@ impl Scaling {
         let fewest = steps.iter().map(Vec::len).min().unwrap_or(0);
         let (fitting, too_many): (Vec<usize>, Vec<usize>) =
             ranks.iter().partition(|count| **count <= fewest);
-        let values = 4.0 * (estimate.parts.trained / 4) as f64;
+        let values = 4.0 * estimate.trained as f64;
         let tokens: usize = steps.iter().flatten().sum();
         let tokens = tokens as f64 / steps.len().max(1) as f64;
         // the update is the same on any number of ranks
@@ -128,7 +128,11 @@ impl Scaling {
             let [seconds, sent, at_rank_0] = mean(count);
             let parts = &estimate.parts;
             // a message as it is written, and another as it is read
-            let messages = if count > 1 { 2 * parts.trained } else { 0 };
+            let messages = if count > 1 {
+                8 * estimate.trained as u64
+            } else {
+                0
+            };
             OnRanks {
                 ranks: count,
                 seconds,

@@ -179,13 +179,15 @@ fn new_id() -> Result<Vec<u8>, String> {
 mod tests {
     use std::thread;
 
+    use simmer_model::device::Devices;
+
     use super::*;
     use crate::ranks::Threads;
 
     #[test]
     fn all_ranks_need_the_same_nccl() {
         let place = |nccl: Option<Result<&str, &str>>| {
-            let mut place = Place::of("cpu");
+            let mut place = Place::of(&Devices::One("cpu".to_owned()));
             place.nccl = nccl.map(|found| found.map(str::to_owned).map_err(str::to_owned));
             place
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 use simmer_files::digest::sha256;
+use simmer_model::device::Devices;
 
 use super::place::{self, Place};
 use super::{Ranks, RanksError};
@@ -44,7 +45,7 @@ impl Hello {
         let place = Place::of(&recipe.device);
         let mut recipe = recipe.clone();
         // ranks may compute on different devices
-        recipe.device = String::new();
+        recipe.device = Devices::default();
         let base = base.iter();
         Self {
             program: format!("{} {}", program::VERSION, program::COMMIT),
@@ -157,7 +158,7 @@ mod tests {
             base: BTreeMap::from([("config.json".to_owned(), "c".to_owned())]),
             parameters: 7,
             compute: "f32".to_owned(),
-            place: Place::of("cpu"),
+            place: Place::of(&Devices::One("cpu".to_owned())),
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) use self::gpus::{connect, connect_all};
 pub(crate) use self::hello::{Hello, hear};
 pub use self::launcher::{join, launched_by};
 pub(crate) use self::message::{Message, Part, Share};
-pub use self::place::device;
+pub use self::place::devices;
 pub(crate) use self::place::{Place, described};
 pub use self::pmix::is_another;
 pub use self::threads::Threads;

@@ -6,6 +6,7 @@ use std::process;
 
 use serde::{Deserialize, Serialize};
 use simmer_kernels::Capabilities;
+use simmer_model::device::Devices;
 
 use super::RanksError;
 use super::gpus::{self, Found};
@@ -29,28 +30,35 @@ pub(crate) struct Place {
     host: String,
     /// The number of the process.
     process: u32,
-    /// The name of the device.
+    /// The name of the device, or the names.
     device: String,
-    /// Of a GPU: what the driver calls it, whichever GPUs the process sees.
-    gpu: Option<String>,
-    /// Of a GPU: the version of NCCL, or why there is none.
+    /// What the driver calls its GPUs, whichever GPUs the process sees.
+    gpus: Vec<String>,
+    /// Of GPUs: the version of NCCL, or why there is none.
     pub(super) nccl: Option<Found>,
 }
 
 impl Place {
     /// Of this process.
-    pub(super) fn of(device: &str) -> Self {
-        // wrong names are reported where the device is opened
-        let device = Capabilities::named(device).map_or(device.to_owned(), |found| found.name());
+    pub(super) fn of(devices: &Devices) -> Self {
+        // wrong names are reported where the devices are opened
+        let names = devices
+            .names()
+            .iter()
+            .map(|name| Capabilities::named(name).map_or(name.clone(), |found| found.name()));
+        let names: Vec<String> = names.collect();
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        let gpu = device.strip_prefix(GPU);
+        let gpus = names.iter().filter_map(|name| name.strip_prefix(GPU));
+        let gpus: Vec<String> = gpus
+            .map(|index| in_driver(index, visible.as_deref()))
+            .collect();
         Self {
             host: fs::read_to_string("/proc/sys/kernel/hostname")
                 .map_or_else(|_| "this machine".to_owned(), |name| name.trim().to_owned()),
             process: process::id(),
-            gpu: gpu.map(|index| in_driver(index, visible.as_deref())),
-            nccl: gpu.map(|_| gpus::found()),
-            device,
+            nccl: (!gpus.is_empty()).then(gpus::found),
+            gpus,
+            device: names.join(" and "),
         }
     }
 }
@@ -69,15 +77,16 @@ fn in_driver(index: &str, visible: Option<&str>) -> String {
 pub(super) fn check(places: &[Place]) -> Result<(), RanksError> {
     let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (rank, place) in places.iter().enumerate() {
-        let Some(gpu) = &place.gpu else { continue };
-        let other = seen.insert((&place.host, gpu), rank);
-        // ranks that are threads of one process share its GPU
-        if let Some(other) = other.filter(|other| places[*other].process != place.process) {
-            return Err(RanksError::SameGpu {
-                ranks: [other, rank],
-                device: place.device.clone(),
-                host: place.host.clone(),
-            });
+        for gpu in &place.gpus {
+            let other = seen.insert((&place.host, gpu), rank);
+            // ranks that are threads of one process share its GPU
+            if let Some(other) = other.filter(|other| places[*other].process != place.process) {
+                return Err(RanksError::SameGpu {
+                    ranks: [other, rank],
+                    device: place.device.clone(),
+                    host: place.host.clone(),
+                });
+            }
         }
     }
     Ok(())
@@ -91,22 +100,24 @@ pub(crate) fn described(places: &[Place]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// The device of this rank, for the one of a recipe: if that is a GPU, or `auto` where there is one, the GPU whose number is the
-/// rank among those of its machine. A process that sees one GPU alone takes it.
+/// The devices of this rank, for those of a recipe: if they are GPUs, or `auto` where there is one, as many GPUs of its machine, which
+/// no rank before it has there. A process that sees so many GPUs alone takes them.
 ///
 /// # Errors
 /// A launcher's variable that is not a number.
-pub fn device(of_recipe: &str) -> Result<String, RanksError> {
+pub fn devices(of_recipe: &Devices) -> Result<Devices, RanksError> {
     let gpus = simmer_kernels::gpus();
     chosen(of_recipe, gpus, &|name| std::env::var(name).ok())
 }
 
 fn chosen(
-    of_recipe: &str,
+    of_recipe: &Devices,
     gpus: usize,
     variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, RanksError> {
-    let is_gpu = of_recipe.starts_with(GPU) || (of_recipe == "auto" && gpus > 0);
+) -> Result<Devices, RanksError> {
+    let names = of_recipe.names();
+    let is_auto = of_recipe == &Devices::default();
+    let is_gpu = names.iter().all(|name| name.starts_with(GPU)) || (is_auto && gpus > 0);
     let mut found = LOCAL_RANKS
         .iter()
         .filter_map(|name| Some((*name, variable(name)?)));
@@ -120,12 +131,13 @@ fn chosen(
             found: text,
         });
     };
-    let index = if gpus == 1 { 0 } else { local };
-    Ok(if of_recipe == "auto" && index == 0 {
-        of_recipe.to_owned()
-    } else {
-        format!("{GPU}{index}")
-    })
+    let count = names.len();
+    let first = if gpus == count { 0 } else { local * count };
+    if is_auto && first == 0 {
+        return Ok(of_recipe.clone());
+    }
+    let own = (first..first + count).map(|index| format!("{GPU}{index}"));
+    Ok(Devices::of(own.collect()))
 }
 
 #[cfg(test)]
@@ -135,9 +147,11 @@ mod tests {
     #[test]
     fn a_rank_takes_the_gpu_of_its_place_on_the_machine() {
         let of = |recipe: &str, gpus, local: Option<&str>| {
-            chosen(recipe, gpus, &|name| {
+            let devices = Devices::of(recipe.split(',').map(str::to_owned).collect());
+            let chosen = chosen(&devices, gpus, &|name| {
                 local.filter(|_| name == "SLURM_LOCALID").map(str::to_owned)
-            })
+            });
+            chosen.map(|devices| devices.to_string())
         };
         let device = |recipe, gpus, local| of(recipe, gpus, Some(local)).unwrap();
         assert_eq!(device("libtorch-cuda:0", 4, "2"), "libtorch-cuda:2");
@@ -146,9 +160,13 @@ mod tests {
         assert_eq!(device("auto", 4, "0"), "auto");
         // a launcher that shows each process its own
         assert_eq!(device("libtorch-cuda:0", 1, "2"), "libtorch-cuda:0");
-        for processor in ["cpu", "libtorch", "auto"] {
+        for processor in ["cpu", "libtorch", "auto", "libtorch,libtorch"] {
             assert_eq!(device(processor, 0, "1"), processor);
         }
+        let two = "libtorch-cuda:0,libtorch-cuda:1";
+        assert_eq!(device(two, 8, "0"), two);
+        assert_eq!(device(two, 8, "2"), "libtorch-cuda:4,libtorch-cuda:5");
+        assert_eq!(device(two, 2, "2"), two);
         assert_eq!(
             of("libtorch-cuda:1", 4, None),
             Ok("libtorch-cuda:1".to_owned())
@@ -166,7 +184,7 @@ mod tests {
             host: host.to_owned(),
             process,
             device: format!("{GPU}{index}"),
-            gpu: Some(in_driver(index, visible)),
+            gpus: vec![in_driver(index, visible)],
             nccl: None,
         };
         let said = |places: &[Place]| check(places).map_err(|error| error.to_string());
@@ -189,11 +207,21 @@ mod tests {
             said(&both).unwrap_err(),
             "ranks 0 and 2 would compute on one GPU, libtorch-cuda:1 of a"
         );
+        let pair = Place {
+            gpus: vec!["2".to_owned(), "0".to_owned()],
+            ..place("a", 4, "2", None)
+        };
+        assert!(
+            said(&[first.clone(), pair])
+                .unwrap_err()
+                .contains("0 and 1")
+        );
+        let cpu = || Place::of(&Devices::One("cpu".to_owned()));
         let processors = [
-            Place::of("cpu"),
+            cpu(),
             Place {
                 process: 0,
-                ..Place::of("cpu")
+                ..cpu()
             },
         ];
         assert_eq!(said(&processors), Ok(()));

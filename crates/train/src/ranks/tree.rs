@@ -90,6 +90,16 @@ impl<T> TreeSum<T> {
         }
     }
 
+    /// The same sums in another form.
+    pub(crate) fn map<U>(self, mut into: impl FnMut(T) -> U) -> TreeSum<U> {
+        let blocks = self.blocks.into_iter();
+        TreeSum {
+            leaves: self.leaves,
+            order: self.order,
+            blocks: blocks.map(|(block, value)| (block, into(value))).collect(),
+        }
+    }
+
     /// The sum of the micro-batches that this has; `None` if it has none.
     pub(crate) fn of_own(self, mut plus: impl FnMut(T, T) -> T) -> Option<T> {
         let values = self.blocks.into_iter().map(|(_, value)| value);

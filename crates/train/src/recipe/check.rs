@@ -9,7 +9,6 @@ use simmer_hint::Hint;
 use simmer_model::Recompute;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::{BaseConfig, Compute};
-use simmer_model::device;
 
 use super::{Method, Recipe};
 use crate::config::Weights;
@@ -21,10 +20,7 @@ impl Recipe {
     /// # Errors
     /// The first key whose value is not allowed.
     pub fn check(&self) -> Result<(), Problem> {
-        if let Err(error) = device::check(&self.device) {
-            let problem = Problem::new("device", error.to_string());
-            return Err(problem.with_hint(error.hint()));
-        }
+        self.check_device()?;
         check_base(&self.base)?;
         if let Some(adapter) = self.method.adapter() {
             adapter.check().map_err(of_adapter_table)?;
@@ -51,6 +47,24 @@ impl Recipe {
         self.check_quantised()?;
         self.check_loraplus()?;
         self.check_stream()
+    }
+
+    fn check_device(&self) -> Result<(), Problem> {
+        if let Err(error) = self.device.check() {
+            let problem = Problem::new("device", error.to_string());
+            return Err(problem.with_hint(error.hint()));
+        }
+        if let Method::Full(_) = self.method
+            && self.device.are_several()
+        {
+            let count = self.device.names().len();
+            let why = format!(
+                "expected one device for `method.full`, which trains every weight there, found {count}"
+            );
+            let hint = "name one device, or train an adapter, [method.lora]";
+            return Err(Problem::new("device", why).with_hint(Some(hint.to_owned())));
+        }
+        Ok(())
     }
 
     /// LoRA+ is about the factors of adapters.
@@ -95,6 +109,12 @@ impl Recipe {
                 why,
                 "train an adapter, [method.lora], or remove base.offload",
             );
+        }
+        if self.device.are_several() {
+            let count = self.device.names().len();
+            let why =
+                format!("expected one device in `device`, found {count} that share the layers");
+            return problem(&why, "remove base.offload, or name one device");
         }
         if self.base.init.is_some() {
             let why = "cannot be combined with `base.init`: random weights are in no file";

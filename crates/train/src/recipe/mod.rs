@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use simmer_data::DataConfig;
 use simmer_model::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config, LoraConfig};
 use simmer_model::base::{BaseConfig, Precision};
+use simmer_model::device::Devices;
 use simmer_recipe::{Here, Kind, Problem};
 
 use crate::config::TrainConfig;
@@ -29,9 +30,10 @@ pub use simmer_recipe::RecipeError;
 #[derive(schemars::JsonSchema)]
 pub struct Recipe {
     /// The device to compute on: `auto` (default), `cpu`, `libtorch` (libtorch on the CPU) or `libtorch-cuda:N` (GPU
-    /// number N, from 0). `auto` chooses the fastest device that the build and the machine offer.
-    #[serde(default = "default_device")]
-    pub device: String,
+    /// number N, from 0). `auto` chooses the fastest device that the build and the machine offer. A list of GPUs, such as
+    /// `["libtorch-cuda:0", "libtorch-cuda:1"]`, shares the layers of the base model, which one of them could not hold.
+    #[serde(default)]
+    pub device: Devices,
     /// The base model and its tokenizer.
     pub base: BaseConfig,
     /// What is trained: an adapter, `[method.lora]`, `[method.ia3]` or `[method.adaption_prompt]`, or all weights, `[method.full]`.
@@ -43,10 +45,6 @@ pub struct Recipe {
     /// Prompts that the base model and the trained model answer at the end of the run. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<SampleConfig>,
-}
-
-fn default_device() -> String {
-    "auto".to_owned()
 }
 
 /// The `[method]` table: what is trained.

@@ -167,7 +167,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     key(
         "device_map cuda_visible_devices no_cuda use_cpu use_mps_device accelerator gpu gpus gpu_id",
         "device",
-        "such as \"cpu\" or \"libtorch-cuda:0\"",
+        "such as \"cpu\", \"libtorch-cuda:0\", or a list of GPUs, which share the layers",
     ),
     text(
         "flash_attention flash_attn flash_attention_2 use_flash_attention_2 attn_implementation sdp_attention \
@@ -176,7 +176,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     ),
     text(
         "deepspeed fsdp fsdp_config ddp tensor_parallel num_gpus world_size ddp_find_unused_parameters local_rank",
-        "leave it out: a run uses one device",
+        "leave it out: mpirun or torchrun starts several processes, and a list of GPUs in `device` shares the layers",
     ),
     key("tokens", "base.add_tokens", ""),
     // data
