@@ -242,10 +242,20 @@ mod tests {
             "libtorch-cuda:1,libtorch-cuda:1",
             "auto,libtorch-cuda:1",
         ];
-        insta::assert_snapshot!(all.map(said).concat(), @"");
+        insta::assert_snapshot!(all.map(said).concat(), @r#"
+        devices cpu and libtorch: expected devices of one kind to share a model
+        hint: name GPUs alone, such as ["libtorch-cuda:0", "libtorch-cuda:1"], or one device
+        devices libtorch-cuda:0 and libtorch: expected devices of one kind to share a model
+        hint: name GPUs alone, such as ["libtorch-cuda:0", "libtorch-cuda:1"], or one device
+        device libtorch-cuda:1: named twice in a list of devices that share a model
+        hint: name each GPU once
+        device auto: expected the names of devices in a list, found auto
+        hint: name each GPU, such as ["libtorch-cuda:0", "libtorch-cuda:1"]
+        "#);
         let none = Devices::Several(Vec::new()).check();
         assert_eq!(none, Err(DeviceError::None));
         let of_text = Devices::One("libtorch-cuda:0, libtorch-cuda:1".to_owned()).check();
-        insta::assert_snapshot!(of_text.unwrap_err().hint().unwrap(), @"");
+        let hint = of_text.unwrap_err().hint().unwrap();
+        insta::assert_snapshot!(hint, @r#"several devices are a list: ["libtorch-cuda:0", "libtorch-cuda:1"]"#);
     }
 }

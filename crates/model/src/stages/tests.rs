@@ -313,7 +313,7 @@ fn a_place_gets_the_next_forward_pass_before_it_waits() {
         .iter()
         .map(|task| format!("{}{}", program(&[*task], task.place), task.place))
         .collect();
-    insta::assert_snapshot!(order.join(" "), @"");
+    insta::assert_snapshot!(order.join(" "), @"F00 F10 F01 B01 F11 B00 F20 B11 F21 B10 F30 B21 F31 B20 B31 B30");
 }
 
 #[test]
