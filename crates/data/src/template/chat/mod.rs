@@ -132,10 +132,13 @@ impl Chat {
         mut messages: Vec<Message>,
         start: &str,
     ) -> Result<String, RenderError> {
-        // a space after the mark is missing where the template trims the answer
-        let marked = format!("{start}{HERE} ");
-        messages.push(Message::new(Role::Assistant, marked));
-        let turns = self.settled(Turns::of(conversation, messages)?);
+        messages.push(Message::new(Role::Assistant, start));
+        let mut turns = Turns::of(conversation, messages)?;
+        if let Some(answer) = turns.messages.last_mut() {
+            // a space after the mark is missing where the template trims the answer
+            answer.content = format!("{start}{HERE} ");
+        }
+        let turns = self.settled(turns);
         let (turns, _) = self.with_arguments(turns);
         let text = self.text(&turns, false);
         let text = text.map_err(|error| self.explained(&turns, error))?;
