@@ -61,7 +61,7 @@ fn what_several_devices_cannot_do_is_refused() {
         }
     };
     let two = "device=[\"cpu\", \"cpu\"]";
-    let seven = format!("device=[{}]", vec!["\"cpu\""; 7].join(", "));
+    let seven = format!("device=[{}]", ["\"cpu\""; 7].join(", "));
     let offloaded = [two, "base.offload=\"disk\"", "train.recompute=\"layer\""];
     let cases: [(&[&str], &str); 7] = [
         (

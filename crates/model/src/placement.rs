@@ -287,8 +287,8 @@ fn shares(layers: &[u64], ends: [u64; 2], free: &[u64]) -> Vec<usize> {
         let mut next = vec![None; count + 1];
         let mut start = vec![0; count + 1];
         for to in 1..=count {
-            for from in 0..to {
-                let Some(below) = least[from] else { continue };
+            for (from, below) in least[..to].iter().enumerate() {
+                let Some(below) = *below else { continue };
                 let all = below + cost(place, from, to);
                 if next[to].is_none_or(|best| all < best) {
                     next[to] = Some(all);

@@ -41,6 +41,10 @@ pub(crate) struct Flight<'a> {
 }
 
 /// What a place keeps for its backward pass.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each place of a micro-batch that is on its way"
+)]
 enum Kept<'a> {
     /// The recorded result of its layers, and what they read unless it is the embedding.
     Layers { x: Option<Tensor<2>>, y: Tensor<2> },
