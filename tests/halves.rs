@@ -14,7 +14,7 @@ use simmer_train::{Manifest, Outcome, Resume, train};
 
 use crate::golden::{self, AdapterGolden, Tensors};
 use crate::model::model_golden;
-use crate::training::{Kitchen, StopAfter};
+use crate::training::{Kitchen, StopAfter, quoted};
 
 const BF16: &str = "base.compute=bf16";
 const F32: &str = "base.compute=f32";
@@ -220,11 +220,19 @@ fn the_dtype_is_chosen_by_base_model_and_device() {
 #[test]
 fn runs_are_near_those_in_f32() {
     let kitchen = Kitchen::new();
-    let all: [&[&str]; 4] = [
+    // an output head of its own
+    let untied = format!("base.path={}", quoted(&golden::folder("untied-mha")));
+    let untied = untied.as_str();
+    let head = "method.lora.targets=['q_proj', 'lm_head']";
+    let all: [&[&str]; 8] = [
         &[],
         &["train.recompute=layer"],
         &["base.precision=nf4"],
         &["method={ full = {} }", "train.learning_rate=1e-3"],
+        &[untied, head],
+        &[untied, head, "method.lora.dropout=0"],
+        &[untied, head, "method.lora.use_dora=true"],
+        &[untied, head, "method.lora.init_lora_weights='pissa'"],
     ];
     for (index, sets) in all.into_iter().enumerate() {
         let [wide, half] = ["f32", "bf16"].map(|compute| {

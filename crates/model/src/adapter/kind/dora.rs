@@ -143,17 +143,17 @@ impl LinearAdapter for Dora {
         let changed = changed.cast(dtype); // [O, I + r]
         let with_low = |input: Tensor<2>| {
             let low = linear(input.clone(), branch.a.clone()) * branch.scale; // [T, r]
-            Tensor::cat(vec![input, low.cast(dtype)], 1) // [T, I + r]
+            Tensor::cat(vec![input, low], 1).cast(dtype) // [T, I + r]
         };
+        let x = wide(x);
         if branch.dropout.is_none() {
             return [with_low(x), changed];
         }
-        let x = wide(x);
         let dropped = branch.input(x.clone());
         let rest = (x - dropped.clone()).cast(dtype);
         [
-            Tensor::cat(vec![rest, with_low(dropped.cast(dtype))], 1), // [T, 2I + r]
-            Tensor::cat(vec![weight.cast(dtype), changed], 1),         // [O, 2I + r]
+            Tensor::cat(vec![rest, with_low(dropped)], 1), // [T, 2I + r]
+            Tensor::cat(vec![weight.cast(dtype), changed], 1), // [O, 2I + r]
         ]
     }
 

@@ -20,7 +20,7 @@ use simmer_kernels::{Dropout, FrozenWeight, LowRank, linear, lora_linear};
 
 use super::low_rank::LowRankChange;
 use super::{
-    Axis, BesideLinear, Form, Kind, LinearAdapter, PLAIN, Part, Start, Trained, embedding,
+    Axis, BesideLinear, Form, Kind, LinearAdapter, PLAIN, Part, Start, Trained, embedding, wide,
 };
 use crate::parameters::trained;
 use crate::random::{stream, uniform};
@@ -122,8 +122,9 @@ impl LinearAdapter for Lora {
     ) -> [Tensor<2>; 2] {
         let branch = self.branch(dropout_keys);
         let dtype = x.dtype();
+        let x = wide(x);
         let low = linear(branch.input(x.clone()), branch.a) * branch.scale; // [T, r]
-        let x = Tensor::cat(vec![x, low.cast(dtype)], 1); // [T, I + r]
+        let x = Tensor::cat(vec![x, low], 1).cast(dtype); // [T, I + r]
         let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [O, I + r]
         [x, weight]
     }

@@ -25,7 +25,7 @@ use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear, residual};
 
 use super::lora::{A, B};
 use super::low_rank::LowRankChange;
-use super::{BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, PLAIN, Start};
+use super::{BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, PLAIN, Start, wide};
 use crate::adapter::init::Factors;
 use crate::parameters::trained;
 
@@ -140,11 +140,14 @@ impl LinearAdapter for Pissa {
         let branch = self.low_rank.branch(dropout_keys);
         let dtype = x.dtype();
         let [a, b] = self.start(&branch);
+        let x = wide(x);
         let low = linear(branch.input(x.clone()), branch.a.clone()) * branch.scale; // [T, r]
         let start = linear(x.clone(), a) * branch.scale; // [T, r]
-        let parts = [x, low, start].map(|part| part.cast(dtype));
         let columns = [weight, branch.b, b].map(|part| part.cast(dtype));
-        [Tensor::cat(parts.into(), 1), Tensor::cat(columns.into(), 1)]
+        [
+            Tensor::cat(vec![x, low, start], 1).cast(dtype),
+            Tensor::cat(columns.into(), 1),
+        ]
     }
 
     fn has_dropout(&self) -> bool {
