@@ -14,7 +14,7 @@ use clap::Args;
 use simmer_files::size::counted;
 use simmer_model::device::Devices;
 use simmer_train::ranks::{Ranks, RanksError};
-use simmer_train::{Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
+use simmer_train::{Manifest, Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
 
 use super::{launch, recipes};
 use crate::failure::Failure;
@@ -93,7 +93,7 @@ impl Train {
         watcher.finish();
         if let (Some(profile), Ok(_)) = (profile, &outcome) {
             let trace = out.join("trace.json");
-            note(&profile.finish(&trace)?);
+            note(&profile.finish(&trace, Manifest::read(&out)?.dtype())?);
             note(&format!("{}", trace.display()));
         }
         let resume = self.resume_command(&out, ranks.size());

@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use burn::tensor::DType;
 use serde::Serialize;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
 use simmer_kernels::{Capabilities, Memory, Usage, peak, profile};
@@ -30,14 +31,14 @@ impl Profile {
         })
     }
 
-    /// Stops recording, writes the trace and returns the table.
-    pub(crate) fn finish(self, trace: &Path) -> Result<String, Failure> {
+    /// Stops recording of a run that computed in a dtype, writes the trace and returns the table.
+    pub(crate) fn finish(self, trace: &Path, compute: DType) -> Result<String, Failure> {
         let elapsed = self.began.elapsed();
         let recorded = profile::finish().context("--profile")?;
         let written = write_trace(&recorded, trace);
         written.with_context(|| format!("cannot write {}", trace.display()))?;
         let has_clock = self.device.is_asynchronous;
-        let table = table::table(&recorded, elapsed, &peak(&self.device), has_clock);
+        let table = table::table(&recorded, elapsed, &peak(&self.device, compute), has_clock);
         Ok(format!("{table}\n{}", memory(ALLOCATOR.usage())))
     }
 }

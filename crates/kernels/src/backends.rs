@@ -138,8 +138,8 @@ impl Kind {
             stores: FLOATS,
             computes: &[DType::F32, DType::BF16],
             fastest: match half_unit() {
-                ProductUnit::Bf16 => DType::BF16,
-                ProductUnit::Amx | ProductUnit::Vector => DType::F32,
+                ProductUnit::Amx | ProductUnit::Bf16 => DType::BF16,
+                ProductUnit::Vector => DType::F32,
             },
             fp8: false,
             memory: Memory::Main,

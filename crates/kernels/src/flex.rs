@@ -65,7 +65,7 @@ pub(crate) fn is_half(tensor: &FlexTensor) -> bool {
 
 /// Whether matrix multiplications of bf16 values are faster than those in f32. Elsewhere activations in bf16 are widened.
 pub(crate) fn has_half_products() -> bool {
-    half_unit() == ProductUnit::Bf16
+    half_unit() != ProductUnit::Vector
 }
 
 /// The tensor in f32, in row-major order.

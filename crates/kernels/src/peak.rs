@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use burn::tensor::DType;
 use rayon::prelude::*;
 
+use crate::product::{self, ProductUnit, half_unit};
 use crate::simd::vectorised;
 use crate::{Capabilities, Memory};
 
@@ -22,16 +24,34 @@ pub struct Peak {
     pub of: &'static str,
 }
 
-/// The peak rate of a device. Takes some milliseconds.
+/// The peak rate of a device that computes in a dtype. Takes some milliseconds.
 ///
-/// On the processor this is fused multiply-add in registers, which no matrix multiplication in
-/// vector instructions exceeds (one on AMX tiles can). On a GPU it is a large matrix multiplication
-/// by cuBLAS.
-pub fn peak(device: &Capabilities) -> Peak {
-    of_gpu(device.memory).unwrap_or_else(|| Peak {
-        rate: rate_of_cores(),
+/// On the processor these are multiplications in registers, which no matrix multiplication exceeds: in f32 those on vectors
+/// (a matrix multiplication on AMX tiles can be faster), in bf16 those of the instructions that multiply bf16 values. On a
+/// GPU it is a large matrix multiplication by cuBLAS, in bf16.
+pub fn peak(device: &Capabilities, compute: DType) -> Peak {
+    of_gpu(device.memory).unwrap_or_else(|| of_cores(device, compute))
+}
+
+fn of_cores(device: &Capabilities, compute: DType) -> Peak {
+    let unit = half_unit();
+    if device.kind == "cpu" && compute == DType::BF16 && unit != ProductUnit::Vector {
+        return Peak {
+            rate: rate_of_cores(|| product::burn().unwrap_or_default()),
+            of: match unit {
+                ProductUnit::Amx => "bf16 multiply-add on AMX tiles, all cores",
+                ProductUnit::Bf16 | ProductUnit::Vector => "bf16 multiply-add on all cores",
+            },
+        };
+    }
+    Peak {
+        rate: rate_of_cores(|| {
+            let mut flops = 0;
+            multiply_add(&mut flops);
+            flops
+        }),
         of: "f32 multiply-add on all cores",
-    })
+    }
 }
 
 #[cfg(not(feature = "libtorch"))]
@@ -72,7 +92,8 @@ fn rate_of_gpu(index: usize) -> f64 {
     f64::from(PRODUCTS) * 2.0 * (SIDE as f64).powi(3) / best / 1e9
 }
 
-fn rate_of_cores() -> f64 {
+/// The best of some measurements of `burn`, which returns the floating-point operations that it did.
+fn rate_of_cores(burn: impl Fn() -> usize + Sync) -> f64 {
     let threads = rayon::current_num_threads();
     let mut best = f64::MAX;
     let mut flops = 0;
@@ -81,11 +102,7 @@ fn rate_of_cores() -> f64 {
         flops = (0..threads)
             .into_par_iter()
             .with_max_len(1)
-            .map(|_| {
-                let mut flops = 0;
-                burn(&mut flops);
-                flops
-            })
+            .map(|_| burn())
             .sum();
         best = best.min(begin.elapsed().as_secs_f64());
     }
@@ -93,7 +110,7 @@ fn rate_of_cores() -> f64 {
 }
 
 vectorised! {
-    fn burn(simd, flops: &'a mut usize) {
+    fn multiply_add(simd, flops: &'a mut usize) {
         let factor = simd.splat_f32s(std::hint::black_box(0.5));
         let mut sums = [factor; SUMS];
         for _ in 0..TURNS {
@@ -109,10 +126,16 @@ vectorised! {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_rate_is_plausible() {
         let device = crate::Capabilities::of(&burn::tensor::Device::flex());
-        let rate = super::peak(&device).rate;
-        assert!((0.01..1e7).contains(&rate), "{rate} GFLOP/s");
+        let [f32s, halves] = [DType::F32, DType::BF16].map(|dtype| peak(&device, dtype));
+        for Peak { rate, of } in [f32s, halves] {
+            assert!((0.01..1e7).contains(&rate), "{rate} GFLOP/s, {of}");
+        }
+        assert_eq!(f32s.of, "f32 multiply-add on all cores");
+        assert_eq!(halves.of == f32s.of, half_unit() == ProductUnit::Vector);
     }
 }

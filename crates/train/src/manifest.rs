@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use burn::tensor::DType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -218,6 +219,15 @@ impl Manifest {
     pub(crate) fn accepted_recipes(&self) -> Vec<String> {
         let before = self.accepted.iter();
         before.map(|accepted| accepted.recipe.clone()).collect()
+    }
+
+    /// The dtype of the activations.
+    pub fn dtype(&self) -> DType {
+        if self.compute == Compute::F32.name() {
+            DType::F32
+        } else {
+            DType::BF16
+        }
     }
 
     /// Reads the manifest in a run's folder.

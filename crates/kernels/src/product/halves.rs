@@ -65,17 +65,30 @@ pub(crate) enum Sums<'a> {
     Bf16(&'a mut [bf16]),
 }
 
-/// The instructions that large matrix multiplications of bf16 activations use: [`ProductUnit::Bf16`] if the processor has
-/// them and `SIMMER_PRODUCT` is not `vector`; else those of f32.
+/// The instructions that large matrix multiplications of bf16 activations use: AMX tiles or [`ProductUnit::Bf16`] if the
+/// processor has `avx512_bf16`, which packing for both uses; else those on vectors, and the activations are widened.
+/// `SIMMER_PRODUCT` may leave some out: `avx512_bf16` the tiles, `vector` both.
 pub(crate) fn half_unit() -> ProductUnit {
     static UNIT: OnceLock<ProductUnit> = OnceLock::new();
     *UNIT.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
-        if super::bf16::available() && !wanted("vector") && product_unit() != ProductUnit::Amx {
-            return ProductUnit::Bf16;
+        if super::bf16::available() && !wanted("vector") {
+            return match product_unit() {
+                ProductUnit::Amx => ProductUnit::Amx,
+                ProductUnit::Bf16 | ProductUnit::Vector => ProductUnit::Bf16,
+            };
         }
-        product_unit()
+        ProductUnit::Vector
     })
+}
+
+/// Multiplies bf16 values in registers for about a millisecond. Returns the number of floating-point operations, or `None`
+/// where bf16 values are widened.
+pub(crate) fn burn() -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    return super::bf16::Unit::of(half_unit()).map(super::bf16::burn);
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// `y = Σ x · weight`, or `y += Σ x · weight`, over products with the same numbers of tokens and features. The sums are in
@@ -120,8 +133,8 @@ fn products_on(unit: ProductUnit, few: usize, terms: &[Term<'_>], y: Sums<'_>) {
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if unit == ProductUnit::Bf16 && m > few {
-        return super::bf16::product(terms, m, n, y);
+    if let (Some(unit), true) = (super::bf16::Unit::of(unit), m > few) {
+        return super::bf16::product(unit, terms, [m, n], y);
     }
     let _ = (unit, few);
     match y {
@@ -165,7 +178,7 @@ mod tests {
         if super::super::bf16::available() {
             all.push(ProductUnit::Bf16);
         }
-        if super::super::amx_available() {
+        if super::super::bf16::available() && super::super::amx_available() {
             all.push(ProductUnit::Amx);
         }
         all

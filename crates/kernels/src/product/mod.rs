@@ -8,8 +8,8 @@
 //!   value, so that a unit for bf16 multiplies in f32 precision;
 //! - `vector`, otherwise: packs both sides for fused multiply-add on vectors.
 //!
-//! [`products`] is for activations in bf16. On processors with the instruction, `bf16` multiplies bf16 values and sums in
-//! f32; elsewhere, and for a few tokens, the activations are widened for the implementations above.
+//! [`products`] is for activations in bf16. On processors with the instructions, `bf16` multiplies bf16 values and sums in
+//! f32, on tiles or vectors; elsewhere, and for a few tokens, the activations are widened for the implementations above.
 //!
 //! Every element of the result is one sum in a fixed order, for any number of threads.
 //!
@@ -30,7 +30,7 @@ mod widen;
 
 use std::sync::OnceLock;
 
-pub(crate) use halves::{Numbers, Sums, Term, half_unit, packed_products, products};
+pub(crate) use halves::{Numbers, Sums, Term, burn, half_unit, packed_products, products};
 pub(crate) use weight::{Rows, Side, Values, Weight};
 pub(crate) use widen::widen_row;
 
@@ -40,7 +40,7 @@ const FEW: usize = 8;
 /// The instructions that large matrix multiplications use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProductUnit {
-    /// AMX tiles, on f32 values split into bf16 parts.
+    /// AMX tiles: f32 values are split into bf16 parts.
     Amx,
     /// Products of bf16 pairs on vectors (`avx512_bf16`), for activations in bf16.
     Bf16,

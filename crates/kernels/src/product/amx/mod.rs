@@ -34,7 +34,8 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use self::pack::{Left, Right, parts};
-use self::tiles::{Sides, Tiles, multiply};
+pub(super) use self::tiles::Tiles;
+use self::tiles::{Sides, multiply};
 use super::Weight;
 use crate::threads;
 

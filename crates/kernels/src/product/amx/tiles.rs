@@ -7,10 +7,10 @@ use std::arch::asm;
 use super::{Line, TILE};
 
 /// The configured tile registers of this thread. Dropping this releases them.
-pub(super) struct Tiles;
+pub(in crate::product) struct Tiles;
 
 impl Tiles {
-    pub(super) fn configure() -> Self {
+    pub(in crate::product) fn configure() -> Self {
         #[repr(C, align(64))]
         struct Configuration([u8; 64]);
         let mut configuration = Configuration([0; 64]);
@@ -19,7 +19,7 @@ impl Tiles {
             configuration.0[16 + 2 * tile] = 64; // bytes per row
             configuration.0[48 + tile] = TILE as u8;
         }
-        // SAFETY: only `Output::tiles` calls this, whose caller promises that tiles are permitted.
+        // SAFETY: only products on tiles call this, whose callers promise that tiles are permitted.
         // The instruction reads 64 bytes and changes only tile registers of this thread.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack)) };
         Self

@@ -1,67 +1,67 @@
-//! Packing of both sides of a matrix multiplication into words of two bf16 values that follow one another in K.
+//! Packing of the right side of a matrix multiplication, and of a piece of a row, into words of two bf16 values that follow one another in K.
 //!
 //! Axes: see [`bf16`](super).
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{LANES, PANEL, Piece, ROWS, STRIDE};
+use half::bf16;
+
+use super::{LANES, Piece, STEP, STRIDE};
 use crate::buffer::buffer;
 use crate::product::transpose::sixteen;
-use crate::product::{Numbers, Rows, Side, Values, Weight};
+use crate::product::{Rows, Side, Values, Weight};
 use crate::simd::prefetch;
 
 /// Rows of a weight are prefetched this many rows ahead.
 const AHEAD_ROWS: usize = 8;
 
-/// Elements of K that are packed at a time: a vector of words.
-const STEP: usize = 2 * LANES;
+/// The panels of a packed right side: panel after panel, `[depth, V · 16]` each, where V is the number of vectors that the
+/// panel's features fill.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Panels {
+    /// Features of each but the last.
+    pub(super) width: usize,
+    /// Words of K that are packed.
+    pub(super) words: usize,
+    /// The same with those that are zeros.
+    pub(super) depth: usize,
+}
 
-/// Packs some rows of the left side, `[M, K]`, for a piece of K. An odd K ends with a zero.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn pack_left(
-    x: Numbers<'_>,
-    k: usize,
-    rows: &Range<usize>,
-    piece: &Piece,
-    left: &mut [u32],
-) {
-    let values = match x {
-        Numbers::F32(x) => Values::F32(x),
-        Numbers::Bf16(x) => Values::Bf16(x),
-    };
-    let words = piece.summed.len().div_ceil(2);
-    for (row, left) in rows.clone().zip(left.chunks_exact_mut(STRIDE)) {
-        let left = &mut left[piece.place..][..words];
-        let start = row * k + piece.summed.start;
-        for (step, left) in left.chunks_mut(LANES).enumerate() {
-            let start = start + step * STEP;
-            let count = (row * k + piece.summed.end - start).min(STEP);
-            match x {
-                Numbers::F32(x) => {
-                    // the same elements of the next rows
-                    prefetch(&x[start..], ROWS * k);
-                    prefetch(&x[start..], ROWS * k + LANES);
-                }
-                Numbers::Bf16(x) => prefetch(&x[start..], ROWS * k),
-            }
-            store(load(values, start, count), left);
+impl Panels {
+    /// Writes zeros behind the packed words of the right side.
+    pub(super) fn pad(self, features: usize, right: &mut [u32]) {
+        if self.depth == self.words {
+            return;
         }
+        for first in (0..features).step_by(self.width) {
+            let stride = (features - first).min(self.width).next_multiple_of(LANES);
+            let panel = &mut right[first * self.depth..][..self.depth * stride];
+            panel[self.words * stride..].fill(0);
+        }
+    }
+
+    /// Writes zeros behind the packed words of some rows of the left side, and into the rows behind them.
+    pub(super) fn pad_rows(self, rows: usize, left: &mut [u32]) {
+        let (packed, rest) = left.split_at_mut(rows * STRIDE);
+        for row in packed.chunks_exact_mut(STRIDE) {
+            row[self.words..self.depth].fill(0);
+        }
+        rest.fill(0);
     }
 }
 
-/// Packs a piece of a weight: panel after panel, `[depth, V · 16]` each, where V is the number of vectors that the panel's
-/// features fill. Padding is zero.
+/// Packs a piece of a weight. Features that are missing to a whole vector are zeros.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn pack_right(
     weight: Weight<'_>,
     features: &Range<usize>,
     piece: &Piece,
-    depth: usize,
+    panels: Panels,
     right: &mut [u32],
 ) {
     match (weight.side, weight.values) {
-        (Side::Transposed, _) => pack_transposed(weight, features, piece, depth, right),
+        (Side::Transposed, _) => pack_transposed(weight, features, piece, panels, right),
         (Side::Plain, Values::Quantised(rows)) => {
             let Rows { matrix, first } = rows;
             let size = features.len();
@@ -80,7 +80,7 @@ pub(super) fn pack_right(
                     both,
                     size,
                     piece.place + word,
-                    depth,
+                    panels,
                     right,
                 );
             }
@@ -93,9 +93,9 @@ pub(super) fn pack_right(
                 prefetch_rows(values, start, features.len(), columns);
                 if row + 1 < piece.summed.end {
                     let both = [start, start + columns];
-                    pack_pair(values, both, features.len(), place, depth, right);
+                    pack_pair(values, both, features.len(), place, panels, right);
                 } else {
-                    pack_last(values, start, features.len(), place, depth, right);
+                    pack_last(values, start, features.len(), place, panels, right);
                 }
             }
         }
@@ -123,14 +123,15 @@ fn prefetch_lines<const LINE: usize, T>(values: &[T], features: usize, columns: 
 }
 
 /// The vectors of each panel with its place: words before it, its vectors, and features before them.
-fn bands(features: usize, depth: usize) -> impl Iterator<Item = Band> {
+fn bands(features: usize, panels: Panels) -> impl Iterator<Item = Band> {
+    let Panels { width, depth, .. } = panels;
     (0..features).step_by(LANES).map(move |first| {
-        let panel = first / PANEL;
-        let inside = features.min((panel + 1) * PANEL) - panel * PANEL;
+        let panel = first / width;
+        let inside = features.min((panel + 1) * width) - panel * width;
         Band {
             first,
             count: LANES.min(features - first),
-            start: panel * depth * PANEL + first % PANEL,
+            start: panel * depth * width + first % width,
             stride: inside.next_multiple_of(LANES),
         }
     })
@@ -156,10 +157,13 @@ fn pack_pair(
     both: [usize; 2],
     features: usize,
     place: usize,
-    depth: usize,
+    panels: Panels,
     right: &mut [u32],
 ) {
-    for band in bands(features, depth) {
+    if let Values::Bf16(values) = values {
+        return pack_halves(values, both, features, place, panels, right);
+    }
+    for band in bands(features, panels) {
         let even = load_half(values, both[0] + band.first, band.count);
         let odd = load_half(values, both[1] + band.first, band.count);
         let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
@@ -167,6 +171,58 @@ fn pack_pair(
         let at = band.start + place * band.stride;
         store(words, &mut right[at..at + LANES]);
     }
+}
+
+/// As [`pack_pair`], of values in bf16: whole vectors of 32 without masks.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_halves(
+    values: &[bf16],
+    both: [usize; 2],
+    features: usize,
+    place: usize,
+    panels: Panels,
+    right: &mut [u32],
+) {
+    let [even, odd] = both.map(|start| &values[start..start + features]);
+    // where words of a result are, among the 64 values of two vectors
+    let [low, high] = [0, 16].map(interleaving);
+    let mut first = 0;
+    while first < features {
+        let inside = (features - first).min(panels.width);
+        let stride = inside.next_multiple_of(LANES);
+        let start = first * panels.depth + place * stride;
+        let panel = &mut right[start..start + stride];
+        let [even, odd] = [even, odd].map(|row| &row[first..first + inside]);
+        let rows = even.chunks(STEP).zip(odd.chunks(STEP));
+        for ((even, odd), words) in rows.zip(panel.chunks_mut(STEP)) {
+            let mask = (u64::MAX >> (64 - even.len())) as u32;
+            // SAFETY: the elements behind both rows are masked.
+            let [even, odd] = unsafe {
+                [even, odd].map(|row| _mm512_maskz_loadu_epi16(mask, row.as_ptr().cast()))
+            };
+            let (to, rest) = words.split_at_mut(LANES);
+            store(_mm512_permutex2var_epi16(even, low, odd), to);
+            if !rest.is_empty() {
+                store(_mm512_permutex2var_epi16(even, high, odd), rest);
+            }
+        }
+        first += inside;
+    }
+}
+
+/// The places of the elements from `first` on of two vectors, in turn.
+fn interleaving(first: u16) -> __m512i {
+    let places: [u16; STEP] = std::array::from_fn(|i| {
+        let element = first + (i / 2) as u16;
+        if i % 2 == 0 {
+            element
+        } else {
+            element + STEP as u16
+        }
+    });
+    // SAFETY: both types are 512 bits, of which any pattern is valid.
+    unsafe { std::mem::transmute::<[u16; STEP], __m512i>(places) }
 }
 
 /// As [`pack_pair`], for the last row of an odd K.
@@ -177,10 +233,10 @@ fn pack_last(
     start: usize,
     features: usize,
     place: usize,
-    depth: usize,
+    panels: Panels,
     right: &mut [u32],
 ) {
-    for band in bands(features, depth) {
+    for band in bands(features, panels) {
         let even = load_half(values, start + band.first, band.count);
         let at = band.start + place * band.stride;
         store(_mm512_cvtepu16_epi32(even), &mut right[at..at + LANES]);
@@ -193,46 +249,68 @@ fn pack_transposed(
     weight: Weight<'_>,
     features: &Range<usize>,
     piece: &Piece,
-    depth: usize,
+    panels: Panels,
     right: &mut [u32],
 ) {
     let columns = weight.columns;
     let mut wide = [0.0; LANES * STEP];
-    for band in bands(features.len(), depth) {
+    for band in bands(features.len(), panels) {
         let rows = features.start + band.first..features.start + band.first + band.count;
         for start in piece.summed.clone().step_by(STEP) {
             let count = STEP.min(piece.summed.end - start);
             let mut square = [_mm512_setzero_si512(); LANES];
-            for (row, words) in rows.clone().zip(square.iter_mut()) {
-                *words = match weight.values {
-                    Values::Quantised(Rows { matrix, first }) => {
+            match weight.values {
+                Values::Bf16(values) if rows.len() == LANES && count == STEP => {
+                    let values = &values[rows.start * columns + start..];
+                    load_square(values, columns, &mut square);
+                }
+                Values::Quantised(Rows { matrix, first }) => {
+                    for (row, words) in rows.clone().zip(square.iter_mut()) {
                         let wide = &mut wide[..count];
                         matrix.widen(first + row, start, wide);
-                        load(Values::F32(wide), 0, count)
+                        *words = load(Values::F32(wide), 0, count);
                     }
-                    values => {
-                        if let Values::Bf16(values) = values {
-                            prefetch(&values[row * columns + start..], 8 * STEP);
-                        }
-                        load(values, row * columns + start, count)
+                }
+                values => {
+                    for (row, words) in rows.clone().zip(square.iter_mut()) {
+                        *words = load(values, row * columns + start, count);
                     }
-                };
+                }
             }
             let word = piece.place + (start - piece.summed.start) / 2;
             let at = band.start + word * band.stride;
             let places = right[at..].chunks_mut(band.stride);
             let all = sixteen(&square);
             for (words, place) in all.iter().take(count.div_ceil(2)).zip(places) {
-                store(*words, &mut place[..LANES]);
+                let place: Option<&mut [u32; LANES]> = place.first_chunk_mut();
+                if let Some(place) = place {
+                    // SAFETY: the place is a vector.
+                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), *words) };
+                }
             }
         }
+    }
+}
+
+/// Loads sixteen rows of 32 elements, which are `columns` apart, and prefetches what follows them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_square(values: &[bf16], columns: usize, square: &mut [__m512i; LANES]) {
+    assert!(
+        values.len() >= (LANES - 1) * columns + STEP,
+        "rows of a weight"
+    );
+    for (row, words) in square.iter_mut().enumerate() {
+        // SAFETY: the assertion bounds the last row.
+        *words = unsafe { _mm512_loadu_si512(values.as_ptr().add(row * columns).cast()) };
+        prefetch(&values[row * columns..], 8 * STEP);
     }
 }
 
 /// Loads up to 32 elements in bf16; the rest is zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn load(values: Values<'_>, start: usize, count: usize) -> __m512i {
+pub(super) fn load(values: Values<'_>, start: usize, count: usize) -> __m512i {
     let range = start..start + count;
     let mask = (u64::MAX >> (64 - count)) as u32;
     match values {
@@ -304,7 +382,7 @@ fn mask(count: usize) -> u16 {
 /// 32 values in bf16, in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn both(low: __m512, high: __m512) -> __m512i {
+pub(super) fn both(low: __m512, high: __m512) -> __m512i {
     // SAFETY: both types are 512 bits, of which any pattern is valid.
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
@@ -312,7 +390,7 @@ fn both(low: __m512, high: __m512) -> __m512i {
 /// Stores the first words of a vector, as many as there are places.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(words: __m512i, places: &mut [u32]) {
+pub(super) fn store(words: __m512i, places: &mut [u32]) {
     // SAFETY: the lanes behind the places are masked.
     unsafe { _mm512_mask_storeu_epi32(places.as_mut_ptr().cast(), mask(places.len()), words) };
 }

@@ -5,12 +5,17 @@
 //!
 //! Axes: m rows, w words of the inner dimension (summed over), n columns.
 
+#[cfg(target_os = "linux")]
+mod amx;
+
 use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{LANES, available, dot, rounded};
+use super::vectors::dot;
+use super::{LANES, available, rounded};
 use crate::product::transpose::sixteen;
+use crate::product::{ProductUnit, half_unit};
 use crate::tile::Output;
 
 /// Rows of the result that are summed in registers at a time.
@@ -48,7 +53,17 @@ pub(crate) fn multiply(
     right: Right<'_>,
     output: Output<'_>,
 ) {
-    let [m, w, n] = shape;
+    multiply_on(half_unit(), shape, scale, left, right, output);
+}
+
+fn multiply_on(
+    unit: ProductUnit,
+    [m, w, n]: [usize; 3],
+    scale: f32,
+    left: Left<'_>,
+    right: Right<'_>,
+    output: Output<'_>,
+) {
     if m == 0 || n == 0 {
         return;
     }
@@ -74,10 +89,17 @@ pub(crate) fn multiply(
         add: output.add,
     };
     // SAFETY: the processor has the instructions, and the assertions bound the last element of each side.
-    unsafe { sides.all(m, n) };
+    unsafe {
+        match unit {
+            #[cfg(target_os = "linux")]
+            ProductUnit::Amx => sides.on_tiles(m, n),
+            _ => sides.all(m, n),
+        }
+    }
 }
 
 /// A multiplication whose bounds are checked.
+#[derive(Clone, Copy)]
 struct Sides {
     scale: f32,
     words: usize,
@@ -92,6 +114,20 @@ struct Sides {
 }
 
 impl Sides {
+    /// The part of the multiplication from a row, a word and a column on.
+    fn from(self, row: usize, word: usize, column: usize) -> Self {
+        let left = row * self.row + word * self.depth;
+        let right = word * self.right_depth + column;
+        let result = row * self.result_row + column;
+        Self {
+            words: self.words - word,
+            left: self.left.wrapping_add(left),
+            right: self.right.wrapping_add(right),
+            result: self.result.wrapping_add(result),
+            ..self
+        }
+    }
+
     /// # Safety
     /// All rows, words and columns lie inside the sides, and nothing else accesses the result.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -293,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_sums(m in 1_usize..20, d in 1_usize..40, n in 1_usize..80, across: bool) {
+        fn equals_the_sums(m in 1_usize..70, d in 1_usize..110, n in 1_usize..80, across: bool, add: bool) {
             if !available() {
                 return Ok(());
             }
@@ -310,13 +346,18 @@ mod tests {
             } else {
                 Left { words: &turned, row: w, depth: 1 }
             };
-            let mut result = vec![1.0; m * n];
-            let output = Output { values: &mut result, row: n, add: true };
-            multiply([m, w, n], 0.5, left_side, Right { words: &right_words, depth: n }, output);
-            for i in 0..m {
-                for j in 0..n {
-                    let sum: f32 = (0..d).map(|k| left[k * m + i] * right[k * n + j]).sum();
-                    prop_assert_eq!(result[i * n + j].to_bits(), (1.0 + 0.5 * sum).to_bits());
+            let tiles = crate::product::amx_available().then_some(ProductUnit::Amx);
+            for unit in std::iter::once(ProductUnit::Bf16).chain(tiles) {
+                let mut result = vec![1.0; m * n];
+                let output = Output { values: &mut result, row: n, add };
+                let right_side = Right { words: &right_words, depth: n };
+                multiply_on(unit, [m, w, n], 0.5, left_side, right_side, output);
+                for i in 0..m {
+                    for j in 0..n {
+                        let sum: f32 = (0..d).map(|k| left[k * m + i] * right[k * n + j]).sum();
+                        let sum = f32::from(u8::from(add)) + 0.5 * sum;
+                        prop_assert_eq!(result[i * n + j].to_bits(), sum.to_bits(), "{:?} {} {}", unit, i, j);
+                    }
                 }
             }
             let mut narrow = vec![bf16::ZERO; left.len()];
