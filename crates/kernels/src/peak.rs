@@ -34,15 +34,16 @@ pub fn peak(device: &Capabilities, compute: DType) -> Peak {
 }
 
 fn of_cores(device: &Capabilities, compute: DType) -> Peak {
-    let unit = half_unit();
-    if device.kind == "cpu" && compute == DType::BF16 && unit != ProductUnit::Vector {
-        return Peak {
-            rate: rate_of_cores(|| product::burn().unwrap_or_default()),
-            of: match unit {
-                ProductUnit::Amx => "bf16 multiply-add on AMX tiles, all cores",
-                ProductUnit::Bf16 | ProductUnit::Vector => "bf16 multiply-add on all cores",
-            },
+    if device.kind == "cpu" && compute == DType::BF16 {
+        let of = match half_unit() {
+            ProductUnit::Amx => Some("bf16 multiply-add on AMX tiles, all cores"),
+            ProductUnit::Bf16 => Some("bf16 multiply-add on all cores"),
+            ProductUnit::Vector => None,
         };
+        if let Some(of) = of {
+            let rate = rate_of_cores(|| product::burn().unwrap_or_default());
+            return Peak { rate, of };
+        }
     }
     Peak {
         rate: rate_of_cores(|| {

@@ -1,8 +1,8 @@
 //! The form on libtorch: the frozen weight's product is added to the low-rank branch in place.
 //!
 //! The branch alone is small, so that the large matrix multiplication adds it while it computes; after it, the sum would be
-//! one more pass over the result. Products in fp8 cannot add: there the branch is added to the product. `low`, `[T, r]`, is kept for the backward pass. Matrix multiplications are in the dtype of
-//! `x`; the gradients of A and B are in f32.
+//! one more pass over the result. Products in fp8 cannot add: there the branch is added to the product. `low`, `[T, r]`, is
+//! kept for the backward pass. Matrix multiplications are in the dtype of `x`; the gradients of A and B are in f32.
 //!
 //! Axes as in [`super`].
 

@@ -66,7 +66,8 @@ pub(crate) enum Sums<'a> {
 }
 
 /// The instructions that large matrix multiplications of bf16 activations use: AMX tiles or [`ProductUnit::Bf16`] if the
-/// processor has `avx512_bf16`, which packing for both uses; else those on vectors, and the activations are widened.
+/// processor has `avx512_bf16`, which packing for both uses; else those of f32 on vectors, and the activations are widened,
+/// even if the processor has tiles.
 /// `SIMMER_PRODUCT` may leave some out: `avx512_bf16` the tiles, `vector` both.
 pub(crate) fn half_unit() -> ProductUnit {
     static UNIT: OnceLock<ProductUnit> = OnceLock::new();

@@ -30,6 +30,7 @@
     reason = "dozens of intrinsics, whose names are unique and begin with `_mm`"
 )]
 
+mod block;
 mod left;
 mod pack;
 pub(crate) mod tile;
@@ -37,17 +38,19 @@ pub(crate) mod tile;
 mod tiles;
 mod vectors;
 
-use std::arch::x86_64::*;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use half::bf16;
 
+use self::block::{After, Block, Place, Target, rounded};
 use self::left::pack_left;
 use self::pack::{Panels, pack_right};
 use super::division::Division;
 use super::{ProductUnit, Sums, Term};
 use crate::buffer::buffer;
+#[cfg(target_os = "linux")]
+use crate::product::amx::Tiles;
 use crate::threads;
 
 /// Elements of a vector of f32, and words of one.
@@ -131,12 +134,13 @@ impl Unit {
         }
     }
 
-    /// The packed words of so many words of K: those that are missing to a whole step are zeros.
-    fn padded(self, words: usize) -> usize {
+    /// The packed words of so many words of K, or the packed rows of so many: those that are missing to whole tiles are
+    /// zeros.
+    fn padded(self, count: usize) -> usize {
         match self {
-            Self::Vectors => words,
+            Self::Vectors => count,
             #[cfg(target_os = "linux")]
-            Self::Tiles => words.next_multiple_of(LANES),
+            Self::Tiles => count.next_multiple_of(LANES),
         }
     }
 }
@@ -210,6 +214,16 @@ struct Part {
     add: bool,
 }
 
+impl Part {
+    /// Sums in memory: a result in bf16 with several parts of K needs them.
+    fn sums(&self, y: Output, several: bool) -> usize {
+        match y {
+            Output::Bf16(_) if several => self.tokens.len() * self.features.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// The part of a term that lies in some words of K.
 struct Piece {
     /// Its first word in the packed part.
@@ -241,7 +255,8 @@ fn pieces<'a>(
 /// Computes the part of a task.
 ///
 /// # Safety
-/// The processor has the instructions of [`available`], and of the unit. The part lies inside the result, and no other task writes it.
+/// The processor has the instructions of [`available`], and of the unit. The part lies inside the result, and no other task
+/// writes it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn multiply(terms: &[Term<'_>], y: Output, n: usize, part: &Part) {
     let Part {
@@ -249,26 +264,26 @@ unsafe fn multiply(terms: &[Term<'_>], y: Output, n: usize, part: &Part) {
         tokens,
         features,
         depth,
-        add,
+        ..
     } = part;
     if tokens.is_empty() {
         return;
     }
     #[cfg(target_os = "linux")]
-    let _tiles = (*unit == Unit::Tiles).then(tiles::configured);
+    let _tiles = (*unit == Unit::Tiles).then(Tiles::configure);
     let words: usize = terms.iter().map(Term::words).sum();
     let [at_once, size] = [unit.rows(), unit.panel()];
-    let room = features.len().div_ceil(size) * unit.padded(*depth) * size;
-    let mut right: Vec<u32> = buffer(room + LINE / size_of::<u32>());
-    let aligned = right.as_ptr().align_offset(LINE);
-    let right = &mut right[aligned..][..room];
-    let mut left: Vec<u32> = buffer(at_once * STRIDE + LINE / size_of::<u32>());
-    let aligned = left.as_ptr().align_offset(LINE);
-    let left = &mut left[aligned..][..at_once * STRIDE];
-    // a result in bf16 is summed here, if it has several parts
-    let wide = features.len();
-    let several = *depth < words && matches!(y, Output::Bf16(_));
-    let mut sums: Vec<f32> = buffer(if several { tokens.len() * wide } else { 0 });
+    let mut right = Packed::new(features.len().div_ceil(size) * unit.padded(*depth) * size);
+    let mut left = Packed::new(at_once * STRIDE);
+    let [right, left] = [right.words(), left.words()];
+    let several = *depth < words;
+    let mut sums: Vec<f32> = buffer(part.sums(y, several));
+    let target = Target {
+        y,
+        n,
+        part,
+        sums: sums.as_mut_ptr(),
+    };
     for start in (0..words).step_by(*depth) {
         let summed = start..words.min(start + depth);
         let panels = Panels {
@@ -286,32 +301,14 @@ unsafe fn multiply(terms: &[Term<'_>], y: Output, n: usize, part: &Part) {
                 let [k, _] = term.weight.inner_outer();
                 pack_left(term.x, k, &rows, at_once, &piece, left);
             }
-            panels.pad_rows(rows.len(), left);
-            let sums = sums
-                .as_mut_ptr()
-                .wrapping_add((first - tokens.start) * wide);
+            panels.pad_rows(rows.len()..unit.padded(rows.len()), left);
             for (index, panel) in right.chunks(panels.depth * size).enumerate() {
                 let feature = features.start + index * size;
                 if feature >= features.end {
                     break;
                 }
-                let at = first * n + feature;
-                let (before, after) = match y {
-                    Output::F32(y) => {
-                        let place = Place::new(y.wrapping_add(at), n);
-                        ((*add || start > 0).then_some(place), After::F32(place))
-                    }
-                    Output::Bf16(y) => {
-                        let place = Place::new(sums.wrapping_add(index * size), wide);
-                        let last = summed.end == words;
-                        let after = if last {
-                            After::Bf16(y.wrapping_add(at), n)
-                        } else {
-                            After::F32(place)
-                        };
-                        ((start > 0).then_some(place), after)
-                    }
-                };
+                let (before, after) =
+                    target.places([first, feature], start == 0, summed.end == words);
                 let block = Block {
                     left,
                     panel,
@@ -334,43 +331,25 @@ unsafe fn multiply(terms: &[Term<'_>], y: Output, n: usize, part: &Part) {
     }
 }
 
-/// An address in f32, and the elements from one row to the next.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    start: *mut f32,
-    stride: usize,
+/// Words of a packed side. They begin on a cache line, so that no vector lies on two of them.
+struct Packed {
+    buffer: Vec<u32>,
+    start: usize,
+    length: usize,
 }
 
-impl Place {
-    fn new(start: *mut f32, stride: usize) -> Self {
-        Self { start, stride }
+impl Packed {
+    fn new(length: usize) -> Self {
+        let buffer: Vec<u32> = buffer(length + LINE / size_of::<u32>());
+        let start = buffer.as_ptr().align_offset(LINE);
+        Self {
+            buffer,
+            start,
+            length,
+        }
     }
-}
 
-/// Where sums go.
-#[derive(Debug, Clone, Copy)]
-enum After {
-    F32(Place),
-    Bf16(*mut bf16, usize),
-}
-
-/// Some rows of a panel of the result.
-struct Block<'a> {
-    left: &'a [u32],
-    panel: &'a [u32],
-    /// Packed words of K.
-    depth: usize,
-    /// Features of the panel that are part of the result; the rest is padding.
-    width: usize,
-    /// The sums of the parts before.
-    before: Option<Place>,
-    after: After,
-}
-
-/// Sixteen values in bf16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn rounded(values: __m512) -> __m256i {
-    // SAFETY: both types are 256 bits, of which any pattern is valid.
-    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)) }
+    fn words(&mut self) -> &mut [u32] {
+        &mut self.buffer[self.start..][..self.length]
+    }
 }

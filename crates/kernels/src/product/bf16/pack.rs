@@ -1,4 +1,5 @@
-//! Packing of the right side of a matrix multiplication, and of a piece of a row, into words of two bf16 values that follow one another in K.
+//! Packing of the right side of a matrix multiplication, and of a piece of a row, into words of two bf16 values that follow
+//! one another in K.
 //!
 //! Axes: see [`bf16`](super).
 
@@ -41,13 +42,16 @@ impl Panels {
         }
     }
 
-    /// Writes zeros behind the packed words of some rows of the left side, and into the rows behind them.
-    pub(super) fn pad_rows(self, rows: usize, left: &mut [u32]) {
-        let (packed, rest) = left.split_at_mut(rows * STRIDE);
-        for row in packed.chunks_exact_mut(STRIDE) {
-            row[self.words..self.depth].fill(0);
+    /// Writes zeros behind the packed words of the left side's rows, and into the rows that are missing.
+    pub(super) fn pad_rows(self, missing: Range<usize>, left: &mut [u32]) {
+        for (index, row) in left.chunks_exact_mut(STRIDE).enumerate().take(missing.end) {
+            let first = if missing.contains(&index) {
+                0
+            } else {
+                self.words
+            };
+            row[first..self.depth].fill(0);
         }
-        rest.fill(0);
     }
 }
 
@@ -173,7 +177,7 @@ fn pack_pair(
     }
 }
 
-/// As [`pack_pair`], of values in bf16: whole vectors of 32 without masks.
+/// As [`pack_pair`], of values in bf16, which are interleaved 32 at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn pack_halves(
@@ -282,11 +286,7 @@ fn pack_transposed(
             let places = right[at..].chunks_mut(band.stride);
             let all = sixteen(&square);
             for (words, place) in all.iter().take(count.div_ceil(2)).zip(places) {
-                let place: Option<&mut [u32; LANES]> = place.first_chunk_mut();
-                if let Some(place) = place {
-                    // SAFETY: the place is a vector.
-                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), *words) };
-                }
+                store(*words, &mut place[..LANES]);
             }
         }
     }

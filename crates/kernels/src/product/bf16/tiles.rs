@@ -9,7 +9,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::{After, Block, LANES, Place, STRIDE, rounded};
+use super::{After, Block, LANES, Place, STRIDE};
 use crate::product::amx::Tiles;
 
 /// Rows of the result that are summed at a time.
@@ -18,14 +18,9 @@ pub(super) const ROWS: usize = 2 * LANES;
 /// Features per panel.
 pub(super) const PANEL: usize = 2 * LANES;
 
-/// The configured tile registers of this thread.
-pub(super) fn configured() -> Tiles {
-    Tiles::configure()
-}
-
 /// Sums of a block that is not stored as it is.
 #[repr(C, align(64))]
-struct Scratch([f32; ROWS * PANEL]);
+pub(super) struct Scratch(pub(super) [f32; ROWS * PANEL]);
 
 impl Block<'_> {
     /// # Safety
@@ -68,55 +63,59 @@ impl Block<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn finish(&self, row: usize, sums: &[f32]) {
         for (v, sums) in sums.chunks_exact(LANES).enumerate() {
-            let lanes = self.width.saturating_sub(v * LANES).min(LANES);
-            let mask = ((1_u32 << lanes) - 1) as u16;
-            // SAFETY: a chunk is a vector; lanes behind `width` are masked, and the caller promises the others.
+            // SAFETY: a chunk is a vector; the caller promises the elements up to `width`, which the mask selects.
             unsafe {
                 let sums = _mm512_loadu_ps(sums.as_ptr());
-                match self.after {
-                    After::F32(Place { start, stride }) => {
-                        let after = start.wrapping_add(row * stride + v * LANES);
-                        _mm512_mask_storeu_ps(after, mask, sums);
-                    }
-                    After::Bf16(start, stride) => {
-                        let after = start.wrapping_add(row * stride + v * LANES);
-                        _mm256_mask_storeu_epi16(after.cast(), mask, rounded(sums));
-                    }
-                }
+                let column = v * LANES;
+                self.after.store([row, column], self.mask(column), sums);
             }
         }
     }
 
-    /// The tiles of both sides. A row or column of tiles that the block has not is the other one once more.
+    /// The tiles of both sides.
     fn quad(&self, rows: usize) -> Quad {
         let vectors = self.width.div_ceil(LANES);
         assert!(self.left.len() >= ROWS * STRIDE && self.depth <= STRIDE);
         assert!(self.depth >= LANES && self.panel.len() >= self.depth * vectors * LANES);
         let [left, right] = [self.left, self.panel].map(<[u32]>::as_ptr);
-        let down = if rows > LANES { LANES * STRIDE } else { 0 };
-        let across = if vectors > 1 { LANES } else { 0 };
-        Quad {
-            left: [left, left.wrapping_add(down)],
-            row: STRIDE,
-            right: [right, right.wrapping_add(across)],
-            depth: vectors * LANES,
-            steps: self.depth / LANES,
-        }
+        let stride = vectors * LANES;
+        let shape = [rows, stride, self.depth / LANES];
+        Quad::new([left, right], [STRIDE, stride], shape)
     }
 }
 
 /// The inputs of two by two tiles of sums.
 pub(super) struct Quad {
     /// Two times sixteen rows, whose words are adjacent.
-    pub(super) left: [*const u32; 2],
+    left: [*const u32; 2],
     /// Words from one row to the next.
-    pub(super) row: usize,
+    row: usize,
     /// Two times sixteen columns, which are adjacent.
-    pub(super) right: [*const u32; 2],
+    right: [*const u32; 2],
     /// Words from one inner index to the next.
-    pub(super) depth: usize,
+    depth: usize,
     /// Times sixteen words of the inner dimension.
-    pub(super) steps: usize,
+    steps: usize,
+}
+
+impl Quad {
+    /// The tiles from two addresses on, where rows of the left side are `row` words apart, and inner indices of the right
+    /// one `depth`. A row or column of tiles that the sums do not have is the other one once more.
+    pub(super) fn new(
+        [left, right]: [*const u32; 2],
+        [row, depth]: [usize; 2],
+        [rows, columns, steps]: [usize; 3],
+    ) -> Self {
+        let down = if rows > LANES { LANES * row } else { 0 };
+        let across = if columns > LANES { LANES } else { 0 };
+        Self {
+            left: [left, left.wrapping_add(down)],
+            row,
+            right: [right, right.wrapping_add(across)],
+            depth,
+            steps,
+        }
+    }
 }
 
 /// Computes two by two tiles of sums, or adds to them.
@@ -181,7 +180,7 @@ pub(super) unsafe fn multiply(quad: &Quad, result: Place, add: bool) {
 
 /// Multiplies tiles in registers, `turns` times four, and returns the number of floating-point operations.
 pub(in crate::product) fn burn(turns: usize) -> usize {
-    let _tiles = configured();
+    let _tiles = Tiles::configure();
     let ones = Scratch([f32::from_bits(0x3f80_3f80); ROWS * PANEL]);
     // SAFETY: the scratch has 64 cache lines, of which four tiles are loaded. The assembly declares all registers that it
     // changes.

@@ -105,8 +105,7 @@ impl Block<'_> {
         }
         for (row, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let lanes = self.width.saturating_sub(v * LANES).min(LANES);
-                let mask = ((1_u32 << lanes) - 1) as u16;
+                let mask = self.mask(v * LANES);
                 let mut sum = *sum;
                 // SAFETY: the caller promises that the rows can be read and written; lanes behind `width` are masked.
                 unsafe {
@@ -114,16 +113,7 @@ impl Block<'_> {
                         let before = start.wrapping_add(row * stride + v * LANES);
                         sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, before), sum);
                     }
-                    match self.after {
-                        After::F32(Place { start, stride }) => {
-                            let after = start.wrapping_add(row * stride + v * LANES);
-                            _mm512_mask_storeu_ps(after, mask, sum);
-                        }
-                        After::Bf16(start, stride) => {
-                            let after = start.wrapping_add(row * stride + v * LANES);
-                            _mm256_mask_storeu_epi16(after.cast(), mask, rounded(sum));
-                        }
-                    }
+                    self.after.store([row, v * LANES], mask, sum);
                 }
             }
         }

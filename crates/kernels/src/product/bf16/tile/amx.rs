@@ -4,17 +4,11 @@
 
 use std::arch::x86_64::*;
 
-use super::super::tiles::{Quad, configured, multiply};
+use super::super::tiles::{PANEL, Quad, ROWS, Scratch, multiply};
 use super::super::{LANES, Place};
 use super::{Sides, transpose_square};
 use crate::buffer::buffer;
-
-/// Rows and columns that are summed at a time.
-const BLOCK: usize = 2 * LANES;
-
-/// Sums of a block.
-#[repr(C, align(64))]
-struct Scratch([f32; BLOCK * BLOCK]);
+use crate::product::amx::Tiles;
 
 impl Sides {
     /// # Safety
@@ -50,13 +44,13 @@ impl Sides {
     /// As [`Sides::all`]. Tiles are permitted.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn whole_tiles(&self, [rows, words, columns]: [usize; 3]) {
-        let _tiles = configured();
+        let _tiles = Tiles::configure();
         // room between the rows, so that they begin in different sets of the cache
         let stride = words + LANES;
-        let mut turned: Vec<u32> = buffer(if self.depth == 1 { 0 } else { BLOCK * stride });
-        let mut scratch = Scratch([0.0; BLOCK * BLOCK]);
-        for row in (0..rows).step_by(BLOCK) {
-            let high = (rows - row).min(BLOCK);
+        let mut turned: Vec<u32> = buffer(if self.depth == 1 { 0 } else { ROWS * stride });
+        let mut scratch = Scratch([0.0; ROWS * PANEL]);
+        for row in (0..rows).step_by(ROWS) {
+            let high = (rows - row).min(ROWS);
             let left = self.left.wrapping_add(row * self.row);
             let (left, stride) = if self.depth == 1 {
                 (left, self.row)
@@ -65,20 +59,12 @@ impl Sides {
                 unsafe { self.turn(left, [high, words], &mut turned, stride) };
                 (turned.as_ptr(), stride)
             };
-            for column in (0..columns).step_by(BLOCK) {
-                let wide = (columns - column).min(BLOCK);
+            for column in (0..columns).step_by(PANEL) {
+                let wide = (columns - column).min(PANEL);
                 let right = self.right.wrapping_add(column);
-                // a row or column of tiles that is missing is the other one once more
-                let down = if high > LANES { LANES * stride } else { 0 };
-                let across = if wide > LANES { LANES } else { 0 };
-                let quad = Quad {
-                    left: [left, left.wrapping_add(down)],
-                    row: stride,
-                    right: [right, right.wrapping_add(across)],
-                    depth: self.right_depth,
-                    steps: words / LANES,
-                };
-                let sums = Place::new(scratch.0.as_mut_ptr(), BLOCK);
+                let shape = [high, wide, words / LANES];
+                let quad = Quad::new([left, right], [stride, self.right_depth], shape);
+                let sums = Place::new(scratch.0.as_mut_ptr(), PANEL);
                 let result = row * self.result_row + column;
                 // SAFETY: the caller promises both sides and the result.
                 unsafe {
@@ -121,7 +107,7 @@ impl Sides {
     #[target_feature(enable = "avx512f")]
     unsafe fn finish(&self, sums: &Scratch, result: *mut f32, [rows, columns]: [usize; 2]) {
         let scale = _mm512_set1_ps(self.scale);
-        for (row, sums) in sums.0.chunks_exact(BLOCK).enumerate().take(rows) {
+        for (row, sums) in sums.0.chunks_exact(PANEL).enumerate().take(rows) {
             for column in (0..columns).step_by(LANES) {
                 let at = result.wrapping_add(row * self.result_row + column);
                 // SAFETY: the caller promises the vectors of the result.
