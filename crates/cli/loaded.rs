@@ -109,8 +109,8 @@ pub(crate) fn read_ahead(base: &Base) {
     }
 }
 
-/// A hash of the names, sizes and times of a model's files, its precision, what it computes in, and its device. The GPUs of several ranks are taken to
-/// be alike.
+/// A hash of the names, sizes and times of a model's files, its precision, what it computes in, and its device. The GPUs of
+/// several ranks are taken to be alike.
 fn identity(
     paths: &[Option<&Path>],
     base: &BaseConfig,
@@ -199,7 +199,7 @@ impl Loaded {
         }
         let can = Capabilities::of(placement.first());
         if base.compute.is_none() && can.memory.is_main() {
-            // scores and answers are exact where f32 takes twice as long, and not ten times
+            // in bf16 scores would be less exact; f32 takes twice the time on a processor, and ten times as much on a GPU
             found.set_compute(Some(Compute::F32));
         }
         let compute = found.choose_compute(&can);

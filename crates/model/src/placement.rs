@@ -118,7 +118,8 @@ impl Places {
         Self { starts: vec![0] }
     }
 
-    fn of(counts: &[usize]) -> Self {
+    /// Places with these numbers of layers.
+    pub(crate) fn of(counts: &[usize]) -> Self {
         let starts = counts.iter().scan(0, |next, count| {
             let start = *next;
             *next += count;

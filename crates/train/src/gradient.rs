@@ -95,9 +95,7 @@ impl Gradient {
                     found: others,
                 },
             ) => {
-                for (found, other) in found.iter_mut().zip(others) {
-                    *found |= other;
-                }
+                also(&mut found, others);
                 let sum = added(sum, more);
                 Self::Flat { sum, found }
             }
@@ -108,9 +106,7 @@ impl Gradient {
                     found: others,
                 },
             ) => {
-                for (found, other) in found.iter_mut().zip(others) {
-                    *found |= other;
-                }
+                also(&mut found, others);
                 let sums = sums.into_iter().zip(more);
                 let sums = sums.map(|(sum, more)| sum + more).collect();
                 Self::Placed { sums, found }
@@ -134,6 +130,13 @@ impl Gradient {
             Self::Placed { .. } => unreachable!("gathered before it is used"),
             Self::Tensors(sums) => norm_of_tensors(sums.iter().flatten()),
         }
+    }
+}
+
+/// Adds the segments that another loss depended on.
+fn also(found: &mut [bool], others: Vec<bool>) {
+    for (found, other) in found.iter_mut().zip(others) {
+        *found |= other;
     }
 }
 

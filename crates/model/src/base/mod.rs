@@ -19,7 +19,7 @@ use simmer_checkpoint::{Checkpoint, Dtype, Layout};
 use simmer_kernels::{Capabilities, mix};
 
 use crate::llama::LlamaForCausalLM;
-use crate::placement::Placement;
+use crate::placement::{Placement, Places};
 use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
 
@@ -143,6 +143,7 @@ impl Base {
     /// Bytes of each part of the model, as [`Base::bytes`], for places with so many layers: the embedding is in the first, the head
     /// in the last.
     pub fn bytes_of_places(&self, counts: &[usize]) -> Vec<[u64; 2]> {
+        let places = Places::of(counts);
         let mut found = vec![[0; 2]; counts.len()];
         let last = counts.len() - 1;
         for tensor in tensors(&self.config) {
@@ -152,13 +153,7 @@ impl Base {
                 found[place][1] += size.mapped;
             };
             match tensor.layer {
-                Some(layer) => {
-                    let ends = counts.iter().scan(0, |end, count| {
-                        *end += count;
-                        Some(*end)
-                    });
-                    add(ends.take_while(|end| *end <= layer).count());
-                }
+                Some(layer) => add(places.of_layer(layer)),
                 None if tensor.module.kind == ModuleKind::Embedding => {
                     add(0);
                     if self.config.tie_word_embeddings && last > 0 {
