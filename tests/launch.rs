@@ -112,8 +112,8 @@ fn jobs_that_cannot_run_are_refused() {
     insta::assert_snapshot!(all.join("\n"));
 }
 
-/// A script of Slurm is bash, and queues the job again if and only if a signal has stopped the ranks. Here is no Slurm: `srun`
-/// and `scontrol` are scripts that stand for its commands.
+/// A script of Slurm is bash, and queues the job again if and only if a signal has stopped the ranks. Here is no Slurm:
+/// `srun`, `scancel` and `scontrol` are scripts that stand for its commands. `tests/slurm` runs a job on a real one.
 #[cfg(unix)]
 #[test]
 fn a_job_that_a_signal_stops_is_queued_again() {
@@ -151,15 +151,18 @@ fn a_job_that_a_signal_stops_is_queued_again() {
 
     program(
         "srun",
-        "trap 'sleep 0.2; exit 130' TERM\ntouch started\nwhile :; do sleep 0.02; done",
+        "trap 'sleep 0.2; exit 130' TERM\necho $$ > pid\ntouch started\nwhile :; do sleep 0.02; done",
     );
+    program("scancel", "[ \"$*\" = '--signal=TERM 17' ] && kill -TERM $(cat pid)");
     let mut bash = start();
     let begin = Instant::now();
     while !folder.path().join("started").exists() {
         assert!(begin.elapsed() < Duration::from_secs(30));
         std::thread::sleep(Duration::from_millis(5));
     }
-    let kill = Command::new("kill").arg(bash.id().to_string()).status();
+    let kill = Command::new("kill")
+        .args(["-USR1", &bash.id().to_string()])
+        .status();
     assert!(kill.unwrap().success());
     assert_eq!(bash.wait().unwrap().code(), Some(130));
     let queued = fs::read_to_string(folder.path().join("queued")).unwrap();

@@ -6,16 +6,23 @@ use super::job::{Job, Place, comment, no_option, shell};
 use crate::commands::train::quoted;
 use crate::failure::{Failure, bail};
 
-/// What the shell of the job does when the ranks run: it passes a signal on, waits for them, and has the job queued again if
-/// they have stopped because of it.
-const WAIT: &str = r#"ranks=$!
-
+/// What the shell of the job does before the ranks run: it passes the signal before the time limit on to them.
+///
+/// `srun` does not pass SIGTERM on: it kills the ranks. And the shell gets SIGTERM when somebody cancels the job, which must not
+/// be queued again then; so the signal before the time limit is another one.
+const TRAP: &str = r#"
 stopped=
 stop() {
     stopped=yes
-    kill -TERM "$ranks" 2> /dev/null    # srun passes it on to the ranks
+    scancel --signal=TERM "$SLURM_JOB_ID"    # to the ranks; if srun got the signal, it would kill them
 }
-trap stop TERM
+trap stop USR1
+
+"#;
+
+/// What the shell does when the ranks run: it waits for them, and has the job queued again if they have stopped because of the
+/// signal.
+const WAIT: &str = r#"ranks=$!
 
 # a signal ends `wait` before the ranks end
 while kill -0 "$ranks" 2> /dev/null; do
@@ -39,7 +46,7 @@ pub(super) fn script(job: &Job, file: &str) -> Result<String, Failure> {
     let _ = write!(
         text,
         "#   sbatch {}\n\
-         # {} s before the time limit the run gets SIGTERM: it writes a checkpoint, and the job is queued again.\n\
+         # {} s before the time limit the ranks get SIGTERM: they write a checkpoint, and the job is queued again.\n\
          # It resumes then, and also after Slurm has queued it again because a node failed.\n",
         comment(&quoted(&no_option(file))),
         job.grace
@@ -49,7 +56,8 @@ pub(super) fn script(job: &Job, file: &str) -> Result<String, Failure> {
     }
     text += "\nset -u\n# load here what simmer needs, such as `module load openmpi`\n\
              if ! command -v simmer > /dev/null; then\n    \
-             echo \"error: simmer is not in PATH\" >&2\n    exit 127\nfi\n\n";
+             echo \"error: simmer is not in PATH\" >&2\n    exit 127\nfi\n";
+    text += TRAP;
     let cores = match job.cores {
         Some(cores) => format!(" --cpus-per-task={cores} --cpu-bind=cores"),
         None => String::new(),
@@ -93,6 +101,6 @@ fn options(job: &Job) -> Result<Vec<String>, Failure> {
         options.push(format!("--partition={partition}"));
     }
     options.push("--requeue".to_owned());
-    options.push(format!("--signal=B:TERM@{}", job.grace));
+    options.push(format!("--signal=B:USR1@{}", job.grace));
     Ok(options)
 }
