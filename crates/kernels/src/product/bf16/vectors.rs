@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{After, Block, DEPTH, LANES, Place, STRIDE, rounded};
+use super::{After, Block, DEPTH, LANES, Place, STRIDE};
 use crate::simd::prefetch;
 
 /// Rows of the result that are summed at a time.
