@@ -30,8 +30,15 @@ use clap::Parser;
 use simmer_kernels::RecyclingAllocator;
 
 /// Every step needs large buffers of the same sizes.
+#[cfg(not(target_env = "musl"))]
 #[global_allocator]
 static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
+
+/// musl's own allocator returns memory to the system all the time, which cost a quarter of the speed.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: RecyclingAllocator<mimalloc::MiMalloc> =
+    RecyclingAllocator::with_small(mimalloc::MiMalloc);
 
 /// Fine-tune LLaMA-family models with LoRA adapters, from recipes
 ///

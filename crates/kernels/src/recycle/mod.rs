@@ -43,9 +43,11 @@ const SPINS: usize = 100;
 /// assert!(zeros.iter().all(|x| *x == 0.0));
 /// ```
 #[derive(Debug)]
-pub struct RecyclingAllocator {
+pub struct RecyclingAllocator<S = System> {
     locked: AtomicBool,
     range: UnsafeCell<Range>,
+    /// The allocator of all other blocks.
+    small: S,
 }
 
 /// The reserved address range and its free blocks.
@@ -78,7 +80,7 @@ pub struct Usage {
 enum State {
     New,
     Reserved,
-    /// The system refused to reserve the range. Its own allocator serves everything.
+    /// The system refused to reserve the range. The allocator of small blocks serves everything.
     Refused,
 }
 
@@ -102,12 +104,20 @@ struct Block {
     unsafe_code,
     reason = "a static must be Sync, which a type with an `UnsafeCell` is not by itself"
 )]
-unsafe impl Sync for RecyclingAllocator {}
+unsafe impl<S: Sync> Sync for RecyclingAllocator<S> {}
 
 impl RecyclingAllocator {
-    /// An allocator that has reserved nothing yet.
+    /// An allocator that has reserved nothing yet. Small blocks come from the system's allocator.
     pub const fn new() -> Self {
+        Self::with_small(System)
+    }
+}
+
+impl<S> RecyclingAllocator<S> {
+    /// The same, with another allocator for small blocks.
+    pub const fn with_small(small: S) -> Self {
         Self {
+            small,
             locked: AtomicBool::new(false),
             range: UnsafeCell::new(Range {
                 state: State::New,
@@ -162,7 +172,7 @@ impl RecyclingAllocator {
         }
     }
 
-    /// A block of the range; `None` if the system's allocator must serve this layout.
+    /// A block of the range; `None` if the allocator of small blocks must serve this layout.
     fn take(&self, layout: Layout) -> Option<Block> {
         let size = size_of_block(layout)?;
         self.with_range(|range| {
@@ -289,7 +299,7 @@ impl Range {
     }
 }
 
-/// The size of a layout's block; `None` if the system's allocator serves the layout.
+/// The size of a layout's block; `None` if the allocator of small blocks serves the layout.
 fn size_of_block(layout: Layout) -> Option<usize> {
     let large = layout.size() >= SMALLEST && layout.size() < RESERVED && layout.align() <= PAGE;
     large.then(|| layout.size().next_multiple_of(PAGE))
@@ -297,17 +307,17 @@ fn size_of_block(layout: Layout) -> Option<usize> {
 
 // SAFETY: a block has at least its layout's size, and starts on a page, which is at least the
 // layout's alignment. It is free or in use, never both. Memory that does not come from the range
-// comes from the system's allocator and goes back there.
+// comes from the allocator of small blocks and goes back there.
 #[expect(
     unsafe_code,
     reason = "`GlobalAlloc` is unsafe to implement: all memory of the program depends on it"
 )]
-unsafe impl GlobalAlloc for RecyclingAllocator {
+unsafe impl<S: GlobalAlloc> GlobalAlloc for RecyclingAllocator<S> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.take(layout) {
             Some(block) => block.start,
             // SAFETY: the caller promises that the layout's size is not zero.
-            None => unsafe { System.alloc(layout) },
+            None => unsafe { self.small.alloc(layout) },
         }
     }
 
@@ -324,15 +334,15 @@ unsafe impl GlobalAlloc for RecyclingAllocator {
         });
         if !ours {
             // SAFETY: the caller promises that this allocator returned the block for this layout. It
-            // is not in the range, so it came from the system's allocator.
-            unsafe { System.dealloc(block, layout) }
+            // is not in the range, so it came from the allocator of small blocks.
+            unsafe { self.small.dealloc(block, layout) }
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let Some(block) = self.take(layout) else {
             // SAFETY: the caller promises that the layout's size is not zero.
-            return unsafe { System.alloc_zeroed(layout) };
+            return unsafe { self.small.alloc_zeroed(layout) };
         };
         // The system clears the pages of an anonymous mapping before their first use, so a fresh
         // block is zero already.
