@@ -660,6 +660,49 @@ fn adapters_stand_beside_their_base() {
     assert_eq!(table.lines().nth(1).unwrap().matches("---").count(), 8);
 }
 
+/// Rows whose columns have names of their own, one of them not usable: an evaluation reads them as the training did.
+#[test]
+fn training_rows_are_read_as_the_recipe_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let row = |i: usize| {
+        format!("Was liegt als Stück {i} auf dem langen Tisch im hellen Zimmer?;Das Stück {i}.\n")
+    };
+    let rows: String = (0..12).map(row).collect();
+    let header = "Frage ;Antwort\n";
+    write("held.csv", &format!("{header}{}", row(3)));
+    write("rows.csv", &format!("{header}{rows};ohne Frage\n"));
+    let recipe = format!(
+        "[base]\npath = {:?}\n[method.lora]\nrank = 2\n[data]\n\
+         train = [{{ path = \"rows.csv\", template = \"alpaca\", \
+         fields = {{ instruction = \"Frage\", output = \"Antwort\" }} }}]\n\
+         max_tokens = 128\nbad_rows = \"drop\"\nmax_bad_share = 0.5\n\
+         [train]\nmax_steps = 1\nbatch_size = 2\nlearning_rate = 1e-3\ncompare_rows = 0\n",
+        tiny()
+    );
+    write("recipe.toml", &recipe);
+    let train = ["train", "recipe.toml", "--out", "run", "--device", "cpu"];
+    let trained = simmer(folder.path(), &train);
+    assert!(trained.status.success(), "{}", said(&trained));
+    let evaluate = |more: &[&str]| {
+        let args = ["--adapter", "run/adapter", "--file", "held.csv"];
+        let args = [&args[..], &["--max-new-tokens", "0", "--json"], more].concat();
+        eval(folder.path(), &args)
+    };
+    let asked = evaluate(&["--fields", "instruction=Frage,output=Antwort"]);
+    assert!(asked.status.success(), "{}", said(&asked));
+    let report: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+    let found = &report["tasks"][0]["contamination"];
+    let all = serde_json::json!([null, {"rows": 1, "of": 12}]);
+    assert_eq!(*found, all, "{}", said(&asked));
+    // without the names, or with a wrong one, the error says which
+    insta::assert_snapshot!(said(&evaluate(&[])));
+    insta::assert_snapshot!(said(&evaluate(&[
+        "--fields",
+        "instruction=Frge,output=Antwort"
+    ])));
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let folder = tempfile::tempdir().unwrap();

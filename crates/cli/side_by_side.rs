@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use simmer_data::Example;
 use simmer_data::example::prompt_tokens;
-use simmer_data::{Conversation, Example};
 use simmer_eval::report::{self, MetricReport};
 use simmer_eval::{Evaluator, Reference};
 use simmer_files::size::counted;
@@ -178,7 +178,7 @@ fn answers(
     };
     let template = loaded.template(template)?;
     let answer = |prompt: &String| {
-        let prompt = template.prompt(&Conversation::prompt(prompt))?;
+        let prompt = template.prompt(&samples.conversation(prompt))?;
         let prompt = prompt_tokens(&prompt, &loaded.tokenizer)?;
         let sampling = Sampling::default();
         let mut text = String::new();

@@ -25,6 +25,7 @@ use simmer_train::ranks::{self, Ranks, RanksError};
 use crate::commands::eval_contamination::TrainedOn;
 use crate::commands::eval_ranks::Shared;
 use crate::commands::eval_tools::{Ready, ToolArgs, left_out};
+use crate::commands::fields::{Names, hinted};
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{ComputeArgs, Loaded};
 use crate::{hub, interrupt, output, progress};
@@ -64,6 +65,9 @@ pub(crate) struct Eval {
     /// Evaluate on the rows of this instruction file, as the task `held-out`
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The rows' own names for the keys of a format, for --file: instruction=question,output=answer. Default: the usual names
+    #[arg(long, value_name = "KEY=NAME,...", value_parser = Names::parse, requires = "file")]
+    fields: Option<Names>,
     /// Prompt template for --file. Default: the one that the adapters were trained with, else `chat`
     #[arg(long, value_name = "NAME", requires = "file")]
     template: Option<String>,
@@ -247,7 +251,7 @@ impl Eval {
             None => Vec::new(),
         };
         for (task, folder) in tasks {
-            let questions = task.questions(folder, self.limit)?;
+            let questions = task.questions(folder, self.limit).map_err(named)?;
             Measure::new(&task)?.check(&questions)?;
             asked.push(Asked { task, questions });
         }
@@ -311,7 +315,9 @@ impl Eval {
                 .and_then(|with| with.templates.first());
             kept.extend(template.map(|template| (template.clone(), adapter.as_path())));
         }
-        let of = |name: &str| Task::of_file(file, name, self.max_new_tokens);
+        let names = self.fields.clone().unwrap_or_default().fields();
+        let of =
+            |name: &str| Task::of_file(file, name, self.max_new_tokens).with_names(names.clone());
         if let Some(name) = &self.template {
             for (template, adapter) in &kept {
                 if template.name != *name {
@@ -518,6 +524,14 @@ impl Eval {
             return output::json(report);
         }
         output::text(report::terminal(report).trim_end_matches('\n'))
+    }
+}
+
+/// An error of questions; --fields is the hint for rows whose keys fit no format.
+fn named(error: EvalError) -> Failure {
+    match error {
+        EvalError::Data(error) => hinted(error),
+        other => other.into(),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Whether an adapter was trained on the questions that it is asked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::Value;
-use simmer_data::{Conversation, Format, format};
+use simmer_data::Conversation;
 use simmer_eval::report::Contamination;
 use simmer_eval::{Asked, Question};
 use simmer_lint::EvaluationSet;
-use simmer_train::{COUNTS_FILE, Counts};
+use simmer_train::{COUNTS_FILE, Counts, RECIPE_FILE, Recipe};
 
+use crate::failure::Failure;
 use crate::output;
 
 /// The largest `counts.json` that is read, in bytes.
@@ -25,19 +26,7 @@ impl TrainedOn {
         if !adapter.is_dir() || !counts.is_file() {
             return None;
         }
-        let rows = || -> Result<Vec<Conversation>, String> {
-            let text =
-                simmer_files::read_text(&counts, LARGEST).map_err(|error| error.to_string())?;
-            let counts: Counts = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-            let mut rows = Vec::new();
-            for source in &counts.train {
-                let of = serde_json::from_value::<Format>(source.format.as_str().into()).ok();
-                let read = format::read(Path::new(&source.path), of);
-                rows.extend(read.map_err(|error| error.to_string())?);
-            }
-            Ok(rows)
-        };
-        match rows() {
+        match rows(adapter.parent()?) {
             Ok(rows) => Some(Self(rows)),
             Err(problem) => {
                 output::note(&format!(
@@ -69,6 +58,25 @@ impl TrainedOn {
         };
         models.iter().map(of_model).collect()
     }
+}
+
+/// The training rows of a run, read as its recipe says.
+fn rows(run: &Path) -> Result<Vec<Conversation>, Failure> {
+    let text = simmer_files::read_text(&run.join(COUNTS_FILE), LARGEST)?;
+    let counts: Counts = serde_json::from_str(&text).map_err(Failure::foreign)?;
+    let mut data = Recipe::from_file(&run.join(RECIPE_FILE), &[])?.data;
+    let mut rows = Vec::new();
+    for (index, source) in data.train.iter_mut().enumerate() {
+        // data sets of the hub are files here
+        let files = counts.train.get(index).map(|counts| &counts.files);
+        let files = files.into_iter().flatten().map(|(file, _)| file.into());
+        let files: Vec<PathBuf> = files.collect();
+        if !files.is_empty() && files.iter().all(|file| file.exists()) {
+            source.locate(files);
+        }
+        rows.extend(source.read(data.bad_rows)?);
+    }
+    Ok(rows)
 }
 
 /// The fields of a question; of a conversation, what the user says.

@@ -10,6 +10,7 @@ mod eval;
 mod eval_contamination;
 mod eval_ranks;
 mod eval_tools;
+mod fields;
 mod generate;
 mod init;
 mod judge;

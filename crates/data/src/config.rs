@@ -6,6 +6,7 @@ use chrono::NaiveDate;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bad::{BadRows, OnBad};
+use crate::conversation::Conversation;
 use crate::error::DataError;
 use crate::example::{Limits, Overlong};
 use crate::file::{Found, SampleBy, split_files};
@@ -164,6 +165,18 @@ impl SourceConfig {
             }),
             None => split_files(&self.path, self.held_out),
         }
+    }
+
+    /// All its rows; those that cannot be used are an error, or left out.
+    ///
+    /// # Errors
+    /// [`DataError`] if there are no files, or if one cannot be read.
+    pub fn read(&self, bad: BadRows) -> Result<Vec<Conversation>, DataError> {
+        let on_bad = match bad {
+            BadRows::Error => OnBad::Stop,
+            BadRows::Drop => OnBad::Drop { most: 1.0 },
+        };
+        self.open(on_bad)?.rest()
     }
 
     /// Opens its files, at the first row.

@@ -3,7 +3,7 @@
 mod json;
 mod row;
 
-pub use row::RowError;
+pub use row::{Absent, RowError};
 pub(crate) use row::{json_type, list};
 
 use std::path::PathBuf;
@@ -250,7 +250,10 @@ impl Hint for DataError {
                 Some(format!("check the path, which is relative to {}", here.display()))
             }
             DataError::Json { what, found, .. } => Some(json::hint(what, found).into()),
-            DataError::NotUtf8 { .. } => Some(json::SAVE.into()),
+            DataError::NotUtf8 { .. } => Some(
+                "save the file in UTF-8: Excel's is called \"CSV UTF-8\"; of a file in Windows-1252, \
+                 `iconv -f CP1252 -t UTF-8 FILE` makes one".into(),
+            ),
             DataError::OtherKind { remedy, .. } => Some((*remedy).into()),
             DataError::Parquet { .. } | DataError::Arrow { .. } => Some(
                 "download the file again, or save it anew; it is damaged, or not of this type".into(),

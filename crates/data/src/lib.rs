@@ -32,7 +32,7 @@ pub use bad::{BadRow, BadRows};
 pub use config::{DataConfig, SourceConfig, Validation};
 pub use conversation::{Content, Conversation, Message, Origin, Role};
 pub use dataset::Dataset;
-pub use error::{DataError, RowError};
+pub use error::{Absent, DataError, RowError};
 pub use example::{Example, Limits, Outcome, Overlong, encode, examples, prompt_tokens};
 pub use format::Format;
 pub use guarded::is_guarded;

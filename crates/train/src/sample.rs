@@ -1,7 +1,7 @@
 //! The `[samples]` table of a recipe: prompts that show the effect of a run.
 
 use serde::{Deserialize, Serialize};
-use simmer_data::{Conversation, Template, Tokenizer, prompt_tokens};
+use simmer_data::{Conversation, Message, Role, Template, Tokenizer, prompt_tokens};
 use simmer_hint::Hint;
 
 use crate::config::MOST;
@@ -15,6 +15,9 @@ use simmer_recipe::{Problem, wrong_count};
 pub struct SampleConfig {
     /// The prompts, at least one. Required.
     pub prompts: Vec<String>,
+    /// The system message before each prompt. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
     /// The template of the prompts. Default: the template of the first training source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
@@ -28,6 +31,17 @@ fn default_max_new_tokens() -> usize {
 }
 
 impl SampleConfig {
+    /// A prompt as a conversation, behind the system message.
+    pub fn conversation(&self, prompt: &str) -> Conversation {
+        let Some(system) = &self.system else {
+            return Conversation::prompt(prompt);
+        };
+        Conversation::chat(vec![
+            Message::new(Role::System, system),
+            Message::new(Role::User, prompt),
+        ])
+    }
+
     pub(crate) fn check(&self) -> Result<(), Problem> {
         if self.prompts.is_empty() {
             let why =
@@ -71,7 +85,7 @@ impl SampleConfig {
         for (index, prompt) in self.prompts.iter().enumerate() {
             let problem = |why| Problem::new(format!("samples.prompts.{index}"), why);
             let rendered = template
-                .prompt(&Conversation::prompt(prompt))
+                .prompt(&self.conversation(prompt))
                 .map_err(|error| {
                     let hint = "name a template that renders one question with samples.template";
                     problem(error.to_string()).with_hint(Some(hint.to_owned()))

@@ -1,6 +1,7 @@
 //! `simmer data lint`: checks every example.
 
 use clap::Args;
+use simmer_files::size::counted;
 use simmer_lint::check;
 
 use super::Named;
@@ -47,7 +48,8 @@ impl Lint {
         }
         let [errors, warnings] = lint.counts();
         if errors > 0 || (self.strict && warnings > 0) {
-            bail!("the data has {errors} kinds of errors and {warnings} kinds of warnings");
+            let [errors, warnings] = [errors, warnings].map(|count| counted(count, "kind"));
+            bail!("the data has {errors} of errors and {warnings} of warnings");
         }
         Ok(())
     }

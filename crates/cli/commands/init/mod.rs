@@ -1,7 +1,6 @@
 //! `simmer init`: writes a recipe for a base model and rows.
 
 mod base;
-mod fields;
 mod plan;
 mod purpose;
 mod questions;
@@ -23,11 +22,11 @@ use simmer_train::Recipe;
 use simmer_train::estimate::parse_bytes;
 
 use super::train::quoted;
+use crate::commands::fields::{Names, unknown_keys};
 use crate::failure::Failure;
 use crate::output::{self, note};
 use crate::{interrupt, new_file};
 use base::BaseModel;
-use fields::Names;
 use plan::{Machine, Plan, check_purpose, named_purpose};
 use purpose::Purpose;
 use questions::{Interrupted, Question, Questions};
@@ -206,7 +205,7 @@ impl Init {
 
 /// The keys of the row that fits no format.
 fn keys(failure: &Failure) -> Option<&[String]> {
-    rows::unknown_keys(failure.downcast_ref::<DataError>()?)
+    unknown_keys(failure.downcast_ref::<DataError>()?)
 }
 
 /// Asks for the names of the keys of rows that fit no format.

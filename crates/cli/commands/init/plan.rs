@@ -115,6 +115,7 @@ impl Settings {
             _ => Held::Rows(MOST_HELD),
         };
         self.prompts.clone_from(&survey.prompts);
+        self.system.clone_from(&survey.system);
         if rows_have_answers(self) {
             let answer = survey.target_count(0.9).next_multiple_of(16);
             self.max_new_tokens = answer.clamp(32, 256);

@@ -7,9 +7,8 @@ use simmer_data::format::{Fields, Reader, Reading};
 use simmer_data::{Content, Conversation, DataError, Format, RowError, SourceConfig, Tokenizer};
 use simmer_files::splits;
 
-use super::fields::Names;
 use super::settings::Settings;
-use crate::commands::train::quoted;
+use crate::commands::fields::{Names, hinted};
 use crate::failure::{Context, Failure};
 use crate::hub;
 
@@ -73,17 +72,7 @@ impl Rows {
                 // if these names do not help, the first error says more
                 Reader::open(&files, &reading).map_err(|_| error)?
             }
-            Err(error) => {
-                let named = unknown_keys(&error).map(Names::guess);
-                let failure = Failure::from(error);
-                return Err(match named {
-                    Some(named) => failure.with_hint(format!(
-                        "name the keys, such as --fields {}",
-                        quoted(&named)
-                    )),
-                    None => failure,
-                });
-            }
+            Err(error) => return Err(hinted(error)),
             Ok(opened) => opened,
         };
         if !names.is_empty() {
@@ -176,19 +165,6 @@ fn suggested(error: &DataError) -> Option<&str> {
     match &**error {
         // as text around the line, which is in backticks
         RowError::UnknownFormat { reading, .. } => reading.as_deref()?.split('`').nth(1),
-        _ => None,
-    }
-}
-
-/// The keys of a row that fits no format.
-pub(super) fn unknown_keys(error: &DataError) -> Option<&[String]> {
-    let DataError::Row { error, .. } = error else {
-        return None;
-    };
-    match &**error {
-        RowError::UnknownFormat {
-            keys, null: None, ..
-        } => Some(keys),
         _ => None,
     }
 }

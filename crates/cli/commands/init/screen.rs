@@ -36,7 +36,7 @@ impl Plan {
         if let Some(fields) = &self.settings.fields {
             let _ = write!(
                 head,
-                "\n  the rows' keys are read as questions and answers: fields = {fields}"
+                "\n  the rows' keys have names of their own: fields = {fields}"
             );
         }
         let marks = if colours {

@@ -69,6 +69,8 @@ pub(super) struct Settings {
     /// Steps between validations, unless they are those of an epoch.
     pub(super) every: Option<usize>,
     pub(super) prompts: Vec<String>,
+    /// The system message before them.
+    pub(super) system: Option<String>,
     pub(super) max_new_tokens: usize,
 }
 
@@ -101,6 +103,7 @@ impl Settings {
             recompute: Recompute::None,
             every: None,
             prompts: Vec::new(),
+            system: None,
             max_new_tokens: 64,
         }
     }
@@ -300,6 +303,9 @@ impl Settings {
             lines.head(&format!("    {},", quoted(prompt)));
         }
         lines.head("]");
+        if let Some(system) = &self.system {
+            lines.add(format!("system = {}", quoted(system)), "before each prompt");
+        }
         lines.add(
             format!("max_new_tokens = {}", self.max_new_tokens),
             "the longest answer",

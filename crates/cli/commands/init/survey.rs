@@ -16,6 +16,8 @@ use crate::failure::{Context, Failure};
 
 /// The longest prompt that is shown at the end of a run, in characters.
 const PROMPT: usize = 160;
+/// The longest system message before it, in characters.
+const SYSTEM: usize = 2000;
 /// How many different prompts are taken from the rows.
 const PROMPTS: usize = 2;
 /// The words of a text that are its prompt.
@@ -32,6 +34,8 @@ pub(super) struct Survey {
     targets: Vec<usize>,
     /// Short prompts of some rows.
     pub(super) prompts: Vec<String>,
+    /// The system message of these rows.
+    pub(super) system: Option<String>,
     /// What was read.
     pub(super) report: Option<SourceReport>,
 }
@@ -40,7 +44,14 @@ pub(super) struct Survey {
 pub(super) struct Seen {
     /// Tokens and labels of its examples.
     sizes: Vec<(usize, usize)>,
-    prompt: Option<String>,
+    prompt: Option<Prompt>,
+}
+
+/// A short prompt of a row.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Prompt {
+    system: Option<String>,
+    text: String,
 }
 
 impl Inspect for Survey {
@@ -65,10 +76,13 @@ impl Inspect for Survey {
             self.targets.push(targets);
         }
         if self.prompts.len() < PROMPTS
-            && let Some(prompt) = seen.prompt
-            && !self.prompts.contains(&prompt)
+            && let Some(Prompt { system, text }) = seen.prompt
+            && !self.prompts.contains(&text)
+            // a recipe has one system message for all
+            && (self.prompts.is_empty() || self.system == system)
         {
-            self.prompts.push(prompt);
+            self.prompts.push(text);
+            self.system = system;
         }
     }
 }
@@ -127,21 +141,32 @@ fn at(sorted: &[usize], share: f64) -> usize {
 }
 
 /// A prompt that shows what a row teaches: a short question on one line, or the first words of a text.
-fn prompt(row: &Conversation) -> Option<String> {
+fn prompt(row: &Conversation) -> Option<Prompt> {
     if let Content::Text(text) = &row.content {
         let line = text.lines().find(|line| !line.trim().is_empty())?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let prompt = words[..words.len().min(WORDS).min(words.len().div_ceil(2))].join(" ");
-        return Some(prompt).filter(|prompt| prompt.chars().count() <= PROMPT);
+        return (prompt.chars().count() <= PROMPT).then_some(Prompt {
+            system: None,
+            text: prompt,
+        });
     }
     let messages = row.messages()?;
+    let (system, messages) = match messages.split_first()? {
+        (first, rest) if first.role == Role::System => (Some(&first.content), rest),
+        _ => (None, &messages[..]),
+    };
     let first = messages.first()?;
     let fits = row.tools.is_none()
+        && system.is_none_or(|system| system.chars().count() <= SYSTEM)
         && first.role == Role::User
         && !first.content.trim().is_empty()
         && !first.content.trim_end().contains('\n')
         && first.content.chars().count() <= PROMPT;
-    fits.then(|| first.content.clone())
+    fits.then(|| Prompt {
+        system: system.cloned(),
+        text: first.content.clone(),
+    })
 }
 
 /// Chooses the template by reading every row with each candidate, until one renders all of them. Returns the settings with the
@@ -275,6 +300,8 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use simmer_data::Message;
+
     use super::*;
 
     #[test]
@@ -294,11 +321,25 @@ mod tests {
     #[test]
     fn prompts_are_short_questions_or_first_words() {
         let text = Conversation::new(Content::Text("\nThe soup is hot and salty.".into()));
-        assert_eq!(prompt(&text).as_deref(), Some("The soup is"));
-        assert_eq!(
-            prompt(&Conversation::prompt("What is a spoon?")).as_deref(),
-            Some("What is a spoon?")
-        );
+        let of = |system: Option<&str>, text: &str| {
+            Some(Prompt {
+                system: system.map(str::to_owned),
+                text: text.to_owned(),
+            })
+        };
+        assert_eq!(prompt(&text), of(None, "The soup is"));
+        let question = "What is a spoon?";
+        assert_eq!(prompt(&Conversation::prompt(question)), of(None, question));
+        let turns = |system: &str| {
+            Conversation::chat(vec![
+                Message::new(Role::System, system),
+                Message::new(Role::User, question),
+                Message::new(Role::Assistant, "A tool."),
+            ])
+        };
+        let brief = "Be brief.";
+        assert_eq!(prompt(&turns(brief)), of(Some(brief), question));
+        assert_eq!(prompt(&turns(&"x".repeat(SYSTEM + 1))), None);
         assert_eq!(prompt(&Conversation::prompt("a\nb")), None);
         assert_eq!(prompt(&Conversation::prompt("x".repeat(PROMPT + 1))), None);
     }

@@ -331,10 +331,10 @@ fn the_questions_lead_to_a_recipe() {
 #[test]
 fn keys_that_no_format_has_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let rows = "{\"nummer\": 1, \"frage\": \"Is it hot?\", \"antwort\": \"Yes.\"}\n";
+    let rows = "{\"nummer\": 1, \"thema\": \"Is it hot?\", \"erklaerung\": \"Yes.\"}\n";
     let path = file(folder.path(), "faq.jsonl", rows);
     let base = BaseModel::open(BASE).unwrap();
-    let names = Names::parse("instruction=frage,output=antwort").unwrap();
+    let names = Names::parse("instruction=thema,output=erklaerung").unwrap();
     let rows = Rows::open(&path, &names).unwrap();
     let plan = Plan::of(&base, &rows, Purpose::Instruct, None, &machine(ENOUGH)).unwrap();
     assert_written("named_keys", folder.path(), &written(&plan, &base));
@@ -353,13 +353,13 @@ fn keys_that_no_format_has_are_named() {
         yes: false,
     };
     let mut questions = Questions::script([
-        "instruction=frage",
-        "instruction=frage,output=answer",
-        "instruction=frage,output=antwort",
+        "instruction=thema",
+        "instruction=thema,output=answer",
+        "instruction=thema,output=erklaerung",
     ]);
     init.write(&mut questions).unwrap();
     let text = fs::read_to_string(&out).unwrap();
-    let fields = "fields = { instruction = \"frage\", output = \"antwort\" }";
+    let fields = "fields = { instruction = \"thema\", output = \"erklaerung\" }";
     assert!(text.contains(fields), "{text}");
 
     // elsewhere the hint names the option
@@ -368,8 +368,8 @@ fn keys_that_no_format_has_are_named() {
         .text()
         .replace(&format!("{}/", folder.path().display()), "");
     insta::assert_snapshot!(text, @r"
-    error: faq.jsonl: row 1 (line 1): unknown format; the row has `nummer`, `frage`, `antwort`
-    hint: name the keys, such as --fields instruction=frage,output=antwort
+    error: faq.jsonl: row 1 (line 1): unknown format; the row has `nummer`, `thema`, `erklaerung`
+    hint: name the keys, such as --fields instruction=thema,output=erklaerung
     ");
 }
 

@@ -18,7 +18,10 @@ pub(super) fn next(recipe: &Recipe, out: &Path, weights: &Path) -> String {
     ];
     let prompts = recipe.samples.iter().flat_map(|samples| &samples.prompts);
     let prompt = prompts.map(String::as_str).next().unwrap_or(PROMPT);
-    let prompt = format!("--prompt {}", quoted(prompt));
+    let system = recipe.samples.as_ref();
+    let system = system.and_then(|samples| samples.system.as_deref());
+    let system = system.map_or_else(String::new, |text| format!("--system {} ", quoted(text)));
+    let prompt = format!("{system}--prompt {}", quoted(prompt));
     match (recipe.method.adapter(), &recipe.base.path) {
         (None, _) => lines.push(format!(
             "  simmer generate --base {}{} {prompt}",

@@ -1,7 +1,7 @@
 //! What to do about text that is not JSON, by what is commonly written instead.
 
 /// What a file of rows is.
-pub(super) const SAVE: &str =
+const SAVE: &str =
     "save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)";
 
 /// The text at a place of a row, from the character before it: errors name the last character that was read, or the next.

@@ -25,7 +25,7 @@ pub enum RowError {
     /// A key of the format is missing.
     #[error(
         "{}; the row has {}",
-        missing(key, *is_null),
+        missing(key, own, *is_null),
         list(keys)
     )]
     MissingKey {
@@ -35,6 +35,8 @@ pub enum RowError {
         expected: &'static str,
         /// The missing key.
         key: &'static str,
+        /// What `fields` says that the rows call it.
+        own: String,
         /// Whether the row has the key as null.
         is_null: bool,
         /// The row's keys.
@@ -58,7 +60,7 @@ pub enum RowError {
         keys: Vec<String>,
     },
     /// The row's keys fit no format.
-    #[error("unknown format; the row has {}", list(keys))]
+    #[error("unknown format; the row has {}{}", list(keys), and_not(absent))]
     UnknownFormat {
         /// The row's keys.
         keys: Vec<String>,
@@ -68,6 +70,8 @@ pub enum RowError {
         null: Option<&'static str>,
         /// What the recipe could say to read the row, if it can be told.
         reading: Option<String>,
+        /// What `fields` names and the row lacks.
+        absent: Vec<Absent>,
     },
     /// The row has preferences.
     #[error("key `{key}`: this row has preferences, which cannot be trained on yet")]
@@ -249,11 +253,15 @@ impl Hint for RowError {
                 "if another key has it, name that key beside the path: `fields = {{ {missing} = \"...\" }}`"
             )),
             RowError::UnknownFormat { null: Some(key), .. } => Some(format!("`{key}` is null in this row: give it a value, or remove the row")),
+            RowError::UnknownFormat { absent, keys, .. } if !absent.is_empty() => Some(meant(absent, keys)),
             RowError::UnknownFormat { reading: Some(reading), .. } => Some(format!("to read these rows {reading} beside their path")),
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
                 Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
             }
-            RowError::MissingKey { key, is_null: true, .. } => Some(format!("give `{key}` a value, or remove the row")),
+            RowError::MissingKey { own, is_null: true, .. } => Some(format!("give `{own}` a value, or remove the row")),
+            RowError::MissingKey { key, own, keys, .. } if own != key => {
+                Some(meant(&[Absent { own: own.clone(), key: (*key).to_owned() }], keys))
+            }
             RowError::MissingKey { format, expected, fields, .. } => {
                 let or = fields.as_ref().map_or_else(String::new, |fields| format!(", or set `{fields}` beside the path"));
                 Some(format!("add the key{or}; a row of format {format} has {expected}"))
@@ -291,12 +299,54 @@ impl Hint for RowError {
     }
 }
 
-fn missing(key: &str, is_null: bool) -> String {
-    if is_null {
-        format!("key `{key}`: expected a value, found null")
+fn missing(key: &str, own: &str, is_null: bool) -> String {
+    let read_as = if own == key {
+        String::new()
     } else {
-        format!("missing key `{key}`")
+        format!(", which `fields` reads as `{key}`")
+    };
+    if is_null {
+        format!("key `{own}`{read_as}: expected a value, found null")
+    } else {
+        format!("missing key `{own}`{read_as}")
     }
+}
+
+/// A key that `fields` names, and that a row does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// The name.
+    pub own: String,
+    /// The key of the format that it is read as.
+    pub key: String,
+}
+
+fn and_not(absent: &[Absent]) -> String {
+    let each = absent.iter();
+    let each = each
+        .map(|Absent { own, key }| format!(", and no `{own}`, which `fields` reads as `{key}`"));
+    each.collect()
+}
+
+/// The hint for names in `fields` that a row with these keys does not have.
+fn meant(absent: &[Absent], keys: &[String]) -> String {
+    let near = |own: &str| {
+        let near = keys.iter().map(|key| (strsim::jaro_winkler(key, own), key));
+        let near = near.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        near.filter(|(like, _)| *like > 0.8).map(|(_, key)| key)
+    };
+    for Absent { own, key } in absent {
+        if let Some(near) = near(own) {
+            return format!("did you mean {key} = \"{near}\"?");
+        }
+        // the two sides are swapped
+        if keys.contains(key) {
+            return format!(
+                "the key of a format comes first, then the rows' own name: {own} = \"{key}\""
+            );
+        }
+    }
+    "`fields` has the keys of a format, each with the rows' own name for it: instruction = \"question\", output = \"answer\"".to_owned()
 }
 
 /// The hint for a key of a message that nothing reads.

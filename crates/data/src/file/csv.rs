@@ -53,7 +53,9 @@ impl Records {
             columns.to_vec()
         } else {
             let header = records.record()?.map(|(header, _)| header);
-            header.iter().flatten().map(str::to_owned).collect()
+            // spaces around a name are a slip, which nobody sees
+            let names = header.iter().flatten();
+            names.map(|name| name.trim().to_owned()).collect()
         };
         let mut seen = HashSet::new();
         if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {

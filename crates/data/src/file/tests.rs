@@ -404,6 +404,8 @@ fn csv_may_have_other_delimiters() {
     ];
     assert_eq!(listed("a.csv", "prompt,completion\n\"a,b\",c\nd,e\n"), rows);
     assert_eq!(listed("a.csv", "prompt;completion\na,b;c\nd;e\n"), rows);
+    // spaces around a name
+    assert_eq!(listed("a.csv", "prompt ; completion\na,b;c\nd;e\n"), rows);
     assert_eq!(listed("a.csv", "prompt\tcompletion\na,b\tc\nd\te\n"), rows);
     assert_eq!(
         listed("a.csv", "\u{FEFF}\"prompt\";completion\r\na,b;c\r\nd;e\r\n"),

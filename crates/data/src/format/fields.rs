@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Format;
-use crate::error::DataError;
+use crate::error::{Absent, DataError};
 
 /// The keys of the format, each with the rows' own name: `{ instruction = "question", output = "answer" }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,20 @@ impl Fields {
             .iter()
             .map(|(name, own)| (name.as_str(), own.as_str()));
         fields.filter(|(name, _)| !Fields::is_nested(name))
+    }
+
+    /// The names that a row with these keys does not have.
+    pub(super) fn absent_in(&self, keys: &[String]) -> Vec<Absent> {
+        let is_absent = |own: &str| {
+            let null = format!("{own} = null");
+            !keys.iter().any(|key| key == own || *key == null)
+        };
+        let absent = self.of_rows().filter(|(_, own)| is_absent(own));
+        let absent = absent.map(|(key, own)| Absent {
+            own: own.to_owned(),
+            key: key.to_owned(),
+        });
+        absent.collect()
     }
 
     /// Checks that the format has all keys that are given other names.

@@ -217,6 +217,27 @@ impl Reader {
         Ok(conversations)
     }
 
+    /// All rows that are left; those that cannot be used are left out if the reading skips them.
+    ///
+    /// # Errors
+    /// As [`Reader::next_chunk`].
+    pub fn rest(mut self) -> Result<Vec<Conversation>, DataError> {
+        let mut all = Vec::new();
+        loop {
+            let chunk = self.next_rows(usize::MAX)?;
+            if chunk.is_empty() {
+                return Ok(all);
+            }
+            for row in chunk {
+                match row {
+                    Ok(row) => all.push(row),
+                    Err(_) if self.parser.reading.skip_bad => {}
+                    Err(bad) => return Err(*bad.error),
+                }
+            }
+        }
+    }
+
     /// Skips at most `rows` rows without parsing them, and returns how many it skipped.
     ///
     /// # Errors
@@ -283,6 +304,7 @@ impl Parser {
             reading: suggest::for_row(&keys),
             keys: keys.keys(),
             known: Format::list(),
+            absent: self.reading.fields.absent_in(&keys.keys()),
         };
         Format::of(&keys).ok_or_else(|| row(unknown_format()))
     }
@@ -380,13 +402,5 @@ pub fn read(path: &Path, format: Option<Format>) -> Result<Vec<Conversation>, Da
         format,
         ..Reading::default()
     };
-    let mut reader = Reader::open(&crate::file::files(path)?, &reading)?;
-    let mut rows = Vec::new();
-    loop {
-        let chunk = reader.next_chunk(usize::MAX)?;
-        if chunk.is_empty() {
-            return Ok(rows);
-        }
-        rows.extend(chunk);
-    }
+    Reader::open(&crate::file::files(path)?, &reading)?.rest()
 }

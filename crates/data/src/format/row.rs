@@ -166,6 +166,7 @@ impl Row {
             format: format.name(),
             expected: format.keys(),
             key,
+            own: own.clone(),
             is_null: self.keys.contains(&format!("{own} = null")),
             keys: self.keys(),
             fields: suggest::for_key(self, key),

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::row::Row;
 
-/// Names of questions, answers and texts in public datasets.
-const QUESTIONS: [&str; 10] = [
+/// Names of questions, answers and texts in public datasets, in English and other languages.
+const QUESTIONS: [&str; 15] = [
     "question",
     "query",
     "user",
@@ -16,8 +16,13 @@ const QUESTIONS: [&str; 10] = [
     "q",
     "instruction",
     "prompt",
+    "frage",
+    "pregunta",
+    "domanda",
+    "pergunta",
+    "vraag",
 ];
-const ANSWERS: [&str; 11] = [
+const ANSWERS: [&str; 16] = [
     "answer",
     "response",
     "output",
@@ -29,6 +34,11 @@ const ANSWERS: [&str; 11] = [
     "target",
     "completion",
     "a",
+    "antwort",
+    "respuesta",
+    "risposta",
+    "resposta",
+    "antwoord",
 ];
 const TEXTS: [&str; 6] = ["content", "text", "body", "article", "document", "passage"];
 

@@ -207,10 +207,10 @@ fn invalid_files_name_the_position() {
     rows.json: row 2 (line 2): duplicate key `text`
     hint: keep one of them
     ");
-    insta::assert_snapshot!(error(b"{\"text\": \"a\"}\n{\"text\": \"\xE9\"}"), @"
+    insta::assert_snapshot!(error(b"{\"text\": \"a\"}\n{\"text\": \"\xE9\"}"), @r#"
     rows.json: line 2 is not UTF-8
-    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
-    ");
+    hint: save the file in UTF-8: Excel's is called "CSV UTF-8"; of a file in Windows-1252, `iconv -f CP1252 -t UTF-8 FILE` makes one
+    "#);
 }
 
 #[test]
@@ -620,6 +620,22 @@ fn fields_may_have_other_names() {
     let named = [("instruction", "question"), ("output", "reply")];
     assert_eq!(read(Format::Alpaca, &named), Ok(instruction(None, "2")));
     insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history, tools");
+    insta::assert_snapshot!(read(Format::Alpaca, &[named[0], ("output", "replay")]).unwrap_err());
+    let detected = |fields: &[(&str, &str)]| {
+        let fields = fields.iter();
+        let fields = fields.map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
+        let reading = Reading {
+            fields: Fields::new(fields),
+            ..Reading::default()
+        };
+        explain(&read_with(&path, &reading).unwrap_err(), folder.path())
+    };
+    let wrong = [
+        detected(&[("instruction", "qestion"), named[1]]),
+        detected(&[("question", "instruction"), named[1]]),
+        detected(&[("instruction", "x"), ("output", "y")]),
+    ];
+    insta::assert_snapshot!(wrong.join("\n"));
     insta::assert_snapshot!(read(Format::Alpaca, &[named[0], named[1], ("input", "about")]).unwrap_err(), @"data.train.fields: no row has the key `about`, which `fields` reads as `input`");
 }
 

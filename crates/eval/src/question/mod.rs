@@ -10,7 +10,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use simmer_data::{Conversation, Origin, format};
+use simmer_data::format::{Reader, Reading};
+use simmer_data::{Conversation, Origin};
 use simmer_files::digest::sha256;
 
 use crate::error::EvalError;
@@ -128,7 +129,11 @@ impl Task {
         if instruction.row.is_empty() {
             let path = rows::first(self, &self.files, folder)?;
             for file in simmer_data::file::files(&path)? {
-                conversations.extend(format::read(&file, None)?);
+                let reading = Reading {
+                    fields: instruction.names.clone(),
+                    ..Reading::default()
+                };
+                conversations.extend(Reader::open(&[file], &reading)?.rest()?);
             }
         } else {
             let texts = Texts::new(self, folder)?;

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
+use simmer_data::format::Fields;
 
 use crate::error::EvalError;
 
@@ -147,6 +148,9 @@ pub struct Instruction {
     /// Expressions for `instruction`, `input` and `output`, for rows without a known layout.
     #[serde(default)]
     pub row: BTreeMap<String, String>,
+    /// The rows' own names for the keys of a format. Never in a file.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Fields::is_empty")]
+    pub names: Fields,
     /// The maximum number of tokens of a generated answer. 0 generates nothing and scores reference answers only.
     pub max_new_tokens: usize,
     /// What is ignored when texts are compared.
@@ -251,6 +255,7 @@ impl Task {
                 template: template.to_owned(),
                 template_text: None,
                 row: BTreeMap::new(),
+                names: Fields::default(),
                 max_new_tokens,
                 normalise: Normalisation::default(),
             }),
@@ -262,6 +267,14 @@ impl Task {
     pub fn with_template_text(mut self, text: String) -> Self {
         if let Some(instruction) = &mut self.instruction {
             instruction.template_text = Some(text);
+        }
+        self
+    }
+
+    /// The task with the rows' own names for the keys of a format.
+    pub fn with_names(mut self, names: Fields) -> Self {
+        if let Some(instruction) = &mut self.instruction {
+            instruction.names = names;
         }
         self
     }

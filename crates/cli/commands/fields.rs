@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use simmer_data::format::Fields;
+use simmer_data::{DataError, RowError};
+
+use crate::commands::train::quoted;
+use crate::failure::Failure;
+
+/// Names of keys whose values count rows, in lower case.
+const NUMBERS: [&str; 9] = [
+    "id", "idx", "index", "key", "no", "nr", "number", "nummer", "uuid",
+];
 
 /// Names of the rows' keys by the keys of a format: `instruction=question,output=answer`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Names(BTreeMap<String, String>);
+pub(crate) struct Names(BTreeMap<String, String>);
 
 impl Names {
     /// Reads a list such as `instruction=question,output=answer`.
     ///
     /// # Errors
     /// What was expected, and the part that is something else.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut names = BTreeMap::new();
         for part in text.split(',') {
             let pair = part
@@ -34,26 +43,31 @@ impl Names {
         Ok(Self(names))
     }
 
-    /// A guess for rows with these keys: text, or an instruction with its answer, often behind a number or a title.
-    pub(super) fn guess(keys: &[String]) -> String {
-        match keys {
+    /// A guess for rows with these keys: text, or an instruction and its answer, often behind a number.
+    pub(crate) fn guess(keys: &[String]) -> String {
+        let is_number = |key: &String| {
+            let key = key.to_lowercase();
+            NUMBERS.contains(&key.trim_end_matches('.'))
+        };
+        let texts: Vec<&String> = keys.iter().filter(|key| !is_number(key)).collect();
+        match texts[..] {
             [] => "instruction=question,output=answer".to_owned(),
             [only] => format!("text={only}"),
-            [.., first, last] => format!("instruction={first},output={last}"),
+            [first, second, ..] => format!("instruction={first},output={second}"),
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// As the data is read with.
-    pub(super) fn fields(&self) -> Fields {
+    pub(crate) fn fields(&self) -> Fields {
         Fields::new(self.0.clone())
     }
 
     /// As a recipe has them: `{ instruction = "question", output = "answer" }`.
-    pub(super) fn toml(&self) -> String {
+    pub(crate) fn toml(&self) -> String {
         let mut text = String::new();
         for (key, name) in &self.0 {
             let name = toml::Value::String(name.clone());
@@ -61,6 +75,35 @@ impl Names {
             let _ = write!(text, "{separator}{key} = {name}");
         }
         format!("{{ {text} }}")
+    }
+}
+
+/// The keys of a row that fits no format, if `fields` names none that it lacks.
+pub(crate) fn unknown_keys(error: &DataError) -> Option<&[String]> {
+    let DataError::Row { error, .. } = error else {
+        return None;
+    };
+    match &**error {
+        RowError::UnknownFormat {
+            keys,
+            null: None,
+            absent,
+            ..
+        } if absent.is_empty() => Some(keys),
+        _ => None,
+    }
+}
+
+/// An error of reading rows, whose hint says how `--fields` names their keys, if that is what is missing.
+pub(crate) fn hinted(error: DataError) -> Failure {
+    let named = unknown_keys(&error).map(Names::guess);
+    let failure = Failure::from(error);
+    match named {
+        Some(named) => failure.with_hint(format!(
+            "name the keys, such as --fields {}",
+            quoted(&named)
+        )),
+        None => failure,
     }
 }
 
@@ -96,5 +139,12 @@ mod tests {
             let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
             assert!(Names::parse(&Names::guess(&keys)).is_ok());
         }
+        let guess = |keys: &[&str]| {
+            let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+            Names::guess(&keys)
+        };
+        let four = ["Nr.", "thema", "text", "abteilung"];
+        assert_eq!(guess(&four), "instruction=thema,output=text");
+        assert_eq!(guess(&["id", "beschreibung"]), "text=beschreibung");
     }
 }
