@@ -52,7 +52,10 @@ fn a_tracker_that_is_down_ends_no_run() {
 
     let (refused, said) = simmer(&run, &server, &["track", &path]);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("W&B has the whole run\n"), "{said}");
+    assert!(
+        said.contains("W&B: all of the run is in its files\n"),
+        "{said}"
+    );
     assert!(
         said.contains(&format!("error: {server} cannot be reached")),
         "{said}"

@@ -58,7 +58,11 @@ impl TrackRun {
         }
         for track in wanted {
             tracking::send(track, &self.run, &mut |text| note(text))?;
-            note(&format!("{} has the whole run", track.title()));
+            note(&match track {
+                // its own program sends what is there now
+                Track::Wandb => format!("{}: all of the run is in its files", track.title()),
+                _ => format!("{} has the whole run", track.title()),
+            });
         }
         Ok(())
     }

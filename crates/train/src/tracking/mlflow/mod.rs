@@ -133,15 +133,22 @@ impl Session {
     /// Continues the run of an earlier start; false if the server does not have it any more.
     fn reopen(&mut self) -> Result<bool, Unsent> {
         let id = &self.kept.run_id;
-        let answer = if self.running {
-            let body = json!({"run_id": id, "status": "RUNNING"});
-            self.client.post("runs/update", &body)
-        } else {
-            self.client.get("runs/get", "run_id", id)
+        let is_there = match self.client.get("runs/get", "run_id", id) {
+            Ok(answer) => answer["run"]["info"]["lifecycle_stage"] != "deleted",
+            Err(error) if error.is_missing() => false,
+            Err(error) => return Err(error),
+        };
+        let answer = match (is_there, self.running) {
+            (false, _) => None,
+            (true, false) => Some(Ok(Value::Null)),
+            (true, true) => {
+                let body = json!({"run_id": id, "status": "RUNNING"});
+                Some(self.client.post("runs/update", &body))
+            }
         };
         match answer {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_missing() => {
+            Some(Ok(_)) => Ok(true),
+            None => {
                 let notice =
                     format!("{NAME}: the server has no run {id} any more; a new one is created");
                 self.notices.push(notice);
@@ -152,7 +159,7 @@ impl Session {
                 };
                 Ok(false)
             }
-            Err(error) => Err(error),
+            Some(Err(error)) => Err(error),
         }
     }
 
