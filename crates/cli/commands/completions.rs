@@ -4,6 +4,9 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::aot::{Shell, generate};
 
+use simmer_data::Template;
+use simmer_eval::Task;
+
 use super::recipes;
 use crate::failure::Failure;
 use crate::output;
@@ -49,7 +52,39 @@ fn script(shell: Shell) -> String {
     if shell == Shell::Fish {
         fish_arguments(&program, &[], &mut script);
     }
+    if shell == Shell::Bash {
+        script = bash_files(&script);
+    }
     script
+}
+
+/// Lets bash offer files for the first argument of a command: clap_complete's script offers its options instead, until a
+/// letter is typed.
+fn bash_files(script: &str) -> String {
+    let mut has_words = true;
+    let mut before = "";
+    let mut lines = String::new();
+    for line in script.lines() {
+        let text = line.trim_start();
+        let indent = &line[..line.len() - text.len()];
+        if let Some(words) = text.strip_prefix("opts=") {
+            let mut words = words.trim_matches('"').split(' ');
+            has_words = words.any(|word| !word.starts_with('-'));
+        }
+        let of_files = match text {
+            _ if has_words => None,
+            // if the word begins with `-`, or is the first argument
+            _ if text.starts_with("if [[ ${cur} == -* ||") => Some("if [[ ${cur} == -* ]] ; then"),
+            // of any other word
+            _ if before == "esac" && text.starts_with("COMPREPLY=") => Some("COMPREPLY=()"),
+            _ => None,
+        };
+        lines += indent;
+        lines += of_files.unwrap_or(text);
+        lines.push('\n');
+        before = text;
+    }
+    lines
 }
 
 /// Adds the values of arguments without a name: clap_complete's script for fish offers files in their place.
@@ -81,6 +116,8 @@ fn offered(command: Command) -> Command {
     command
         .mut_args(|argument| match argument.get_id().as_str() {
             "name" if copies => argument.value_parser(values(recipes::names().collect())),
+            "tasks" => argument.value_parser(values(Task::names().collect())),
+            "template" => argument.value_parser(values(Template::names().collect())),
             "device" => argument.value_parser(values(DEVICES.to_vec())),
             _ => argument,
         })
@@ -140,6 +177,11 @@ mod tests {
         assert_eq!(completed("simmer trai"), "train");
         assert_eq!(completed("simmer train --acc"), "--accept-changes");
         assert_eq!(completed("simmer recipes copy quick"), "quickstart");
+        assert_eq!(completed("simmer eval --tasks pi"), "piqa");
+        assert_eq!(completed("simmer generate --template chatm"), "chatml");
+        // nothing, so that bash offers files
+        assert_eq!(completed("simmer train ''"), "");
+        assert!(completed("simmer data ''").contains("lint"));
     }
 
     /// Fish itself completes words with the script, on machines that have it.

@@ -20,6 +20,9 @@ const MAN: &str = "share/man/man1";
 /// Files of the repository that every archive has.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
+/// Folders of the repository that every archive has, so that the links of the documents lead somewhere.
+const FOLDERS: [&str; 2] = ["docs", "recipes"];
+
 /// Writes `simmer-VERSION-TARGET.tar.gz`: a folder with `bin` and `share`, which can be copied to a prefix such as
 /// /usr/local.
 pub(super) fn make(dist: &Dist, program: &Path, target: &str) -> Result<()> {
@@ -30,6 +33,16 @@ pub(super) fn make(dist: &Dist, program: &Path, target: &str) -> Result<()> {
     shared(program, &folder)?;
     for document in DOCUMENTS {
         copy(&dist.root.join(document), &folder.join(document))?;
+    }
+    let files = output(&mut command(
+        &dist.root,
+        "git",
+        &[&["ls-files"], &FOLDERS[..]].concat(),
+    ))?;
+    for file in files.lines() {
+        let to = folder.join(file);
+        fs::create_dir_all(to.parent().unwrap_or(&folder))?;
+        copy(&dist.root.join(file), &to)?;
     }
     let licences = licences::collect(dist, target, &[])?;
     fs::write(folder.join(licences::FILE), licences).context("cannot write the licences")?;
