@@ -153,7 +153,10 @@ fn a_job_that_a_signal_stops_is_queued_again() {
         "srun",
         "trap 'sleep 0.2; exit 130' TERM\necho $$ > pid\ntouch started\nwhile :; do sleep 0.02; done",
     );
-    program("scancel", "[ \"$*\" = '--signal=TERM 17' ] && kill -TERM $(cat pid)");
+    program(
+        "scancel",
+        "[ \"$*\" = '--signal=TERM 17' ] && kill -TERM $(cat pid)",
+    );
     let mut bash = start();
     let begin = Instant::now();
     while !folder.path().join("started").exists() {
