@@ -67,8 +67,8 @@ pub(crate) enum Sums<'a> {
 
 /// The instructions that large matrix multiplications of bf16 activations use: AMX tiles or [`ProductUnit::Bf16`] if the
 /// processor has `avx512_bf16`, which packing for both uses; else those of f32 on vectors, and the activations are widened,
-/// even if the processor has tiles.
-/// `SIMMER_PRODUCT` may leave some out: `avx512_bf16` the tiles, `vector` both.
+/// even if the processor has tiles. So it is, too, on a processor without tiles whose `vdpbf16ps` is slow.
+/// `SIMMER_PRODUCT` chooses: `avx512_bf16` for that, `vector` for neither that nor tiles.
 pub(crate) fn half_unit() -> ProductUnit {
     static UNIT: OnceLock<ProductUnit> = OnceLock::new();
     *UNIT.get_or_init(|| {
@@ -76,7 +76,8 @@ pub(crate) fn half_unit() -> ProductUnit {
         if super::bf16::available() && !wanted("vector") {
             return match product_unit() {
                 ProductUnit::Amx => ProductUnit::Amx,
-                ProductUnit::Bf16 | ProductUnit::Vector => ProductUnit::Bf16,
+                _ if super::bf16::is_fast() || wanted("avx512_bf16") => ProductUnit::Bf16,
+                _ => ProductUnit::Vector,
             };
         }
         ProductUnit::Vector

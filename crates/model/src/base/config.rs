@@ -50,7 +50,7 @@ pub struct BaseConfig {
     /// The dtype that the layers compute in: `"f32"`, `"bf16"`, or `"fp8"`: bf16, with the products of frozen
     /// linear weights in e4m3, on GPUs that multiply in it (libtorch; NVIDIA's from compute capability 8.9 on). Sums, the
     /// loss and trained tensors stay in f32. Default: `"bf16"` for a base model in bf16 on a device that is faster in it (a GPU,
-    /// a processor with `avx512_bf16`), else `"f32"`; `method.full`: `"f32"`.
+    /// a processor with AMX, or AMD's with `avx512_bf16`), else `"f32"`; `method.full`: `"f32"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
     /// Where the frozen weights are while they are not used, for a base model that is larger than memory: `"disk"`, in their
