@@ -72,6 +72,9 @@ impl Hint for Unsent {
             } => {
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             }
+            error if error.is_missing() => {
+                "create the experiment, or leave MLFLOW_EXPERIMENT_ID out"
+            }
             Self::Answer { .. } | Self::Status { status: 404, .. } => {
                 "check that MLFLOW_TRACKING_URI is the address of an MLflow server, without a page of it"
             }

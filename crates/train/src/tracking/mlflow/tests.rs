@@ -148,7 +148,8 @@ impl Stored {
             }
             ("mlflow/runs/get", query) => {
                 let id = query.trim_start_matches("run_id=");
-                self.run(&json!(id)).map(|_| json!({}))
+                let run = self.run(&json!(id))?;
+                Ok(json!({"run": {"info": run.info}}))
             }
             ("mlflow/runs/update", _) => {
                 let status = parsed["status"].as_str().unwrap().to_owned();
@@ -357,6 +358,22 @@ fn a_run_that_the_server_lost_is_sent_again() {
     assert!(session.notices()[0].contains("has no run run-0 any more"));
     let stored = server.stored.lock().unwrap();
     assert_eq!(points(&stored.runs[0], "train/loss"), [1, 2]);
+}
+
+#[test]
+fn a_run_that_was_deleted_is_sent_again() {
+    for running in [true, false] {
+        let server = Server::start();
+        let run = run_folder();
+        write(run.path(), &[step(1), step(2)]);
+        server.session(run.path(), true).advance().unwrap();
+        // as MLflow keeps it until it is removed for good
+        server.stored.lock().unwrap().runs[0].info["lifecycle_stage"] = json!("deleted");
+        server.session(run.path(), running).advance().unwrap();
+        let stored = server.stored.lock().unwrap();
+        assert_eq!(stored.runs.len(), 2);
+        assert_eq!(points(&stored.runs[1], "train/loss"), [1, 2]);
+    }
 }
 
 #[test]
