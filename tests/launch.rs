@@ -113,7 +113,7 @@ fn jobs_that_cannot_run_are_refused() {
 }
 
 /// A script of Slurm is bash, and queues the job again if and only if a signal has stopped the ranks. Here is no Slurm:
-/// `srun`, `scancel` and `scontrol` are scripts that stand for its commands. `tests/slurm` runs a job on a real one.
+/// `srun`, `scancel` and `scontrol` are scripts that stand for its commands. `tests/machines` runs a job on a real one.
 #[cfg(unix)]
 #[test]
 fn a_job_that_a_signal_stops_is_queued_again() {
