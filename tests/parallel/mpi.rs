@@ -40,9 +40,16 @@ fn said(child: Child) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// Kills the last of the processes of a folder.
+/// Kills the last rank of a folder's processes. Other runs of the folder have fewer ranks. (The largest number of a process may be
+/// another run's: the system starts them again at small ones.)
 fn kill_one(folder: &Path) {
-    let victim = processes(folder).into_iter().max().unwrap();
+    let rank = |pid: &u32| {
+        let about = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut words = about.split('\0');
+        let rank = words.find_map(|word| word.strip_prefix("OMPI_COMM_WORLD_RANK="));
+        rank.and_then(|rank| rank.parse::<u32>().ok())
+    };
+    let victim = processes(folder).into_iter().max_by_key(rank).unwrap();
     let kill = Command::new("kill")
         .args(["-KILL", &victim.to_string()])
         .status();
