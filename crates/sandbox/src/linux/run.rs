@@ -156,9 +156,12 @@ fn read(mut from: impl Read, watched: &Watched, begins: bool) -> Vec<u8> {
                 let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                     Some(left.saturating_sub(read))
                 });
-                if before.unwrap_or(0) > read {
+                let is_within = before.unwrap_or(0) > read;
+                // The other stream may use up the limit before this one is read; that the program has begun is kept.
+                if is_within || (begins && kept.is_empty()) {
                     kept.extend_from_slice(&piece[..read]);
-                } else {
+                }
+                if !is_within {
                     watched.end();
                 }
             }
@@ -198,4 +201,33 @@ fn secret() -> String {
         .unwrap_or_default();
     let [a, b] = [0, 1].map(|half| RandomState::new().hash_one((half, now)));
     format!("{a:016x}{b:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(left: usize) -> Watched {
+        Watched {
+            stdin: Mutex::new(None),
+            begun: OnceLock::new(),
+            left: AtomicUsize::new(left),
+        }
+    }
+
+    #[test]
+    fn the_begin_is_kept_when_the_other_stream_has_used_up_the_limit() {
+        let watched = watched(4);
+        assert_eq!(read(&b"error"[..], &watched, false), b"");
+        assert_eq!(read(&b"begin"[..], &watched, true), b"begin");
+        assert!(watched.begun.get().is_some());
+    }
+
+    #[test]
+    fn output_above_the_limit_is_dropped() {
+        let watched = watched(10);
+        let two = (&b"begin"[..]).chain(&b"more than is left"[..]);
+        assert_eq!(read(two, &watched, true), b"begin");
+        assert_eq!(watched.left.load(Ordering::Relaxed), 0);
+    }
 }
