@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use half::bf16;
 
-use super::{FEW, ProductUnit, Weight, product, product_unit, wanted};
+use super::{FEW, ProductUnit, Weight, product_on, product_unit, wanted};
 use crate::buffer::buffer;
 use crate::rounding::{round, widen};
 
@@ -65,10 +65,11 @@ pub(crate) enum Sums<'a> {
     Bf16(&'a mut [bf16]),
 }
 
-/// The instructions that large matrix multiplications of bf16 activations use: AMX tiles or [`ProductUnit::Bf16`] if the
-/// processor has `avx512_bf16`, which packing for both uses; else those of f32 on vectors, and the activations are widened,
-/// even if the processor has tiles. So it is, too, on a processor without tiles whose `vdpbf16ps` is slow.
-/// `SIMMER_PRODUCT` chooses: `avx512_bf16` for that, `vector` for neither that nor tiles.
+/// The instructions that large matrix multiplications of bf16 activations use: AMX tiles, or [`ProductUnit::Bf16`], if the
+/// processor has `avx512_bf16`, with which both sides are packed. On other processors, also those with tiles, activations are
+/// widened and multiplied in f32; so they are where `vdpbf16ps` is slow and there are no tiles.
+///
+/// `SIMMER_PRODUCT=avx512_bf16` chooses [`ProductUnit::Bf16`], and `SIMMER_PRODUCT=vector` f32.
 pub(crate) fn half_unit() -> ProductUnit {
     static UNIT: OnceLock<ProductUnit> = OnceLock::new();
     *UNIT.get_or_init(|| {
@@ -152,7 +153,7 @@ fn products_on(unit: ProductUnit, few: usize, terms: &[Term<'_>], y: Sums<'_>) {
 /// The products with activations in f32.
 fn widened(terms: &[Term<'_>], y: &mut [f32], add: bool) {
     for (index, Term { x, weight }) in terms.iter().enumerate() {
-        product(&x.widened(), *weight, y, add || index > 0);
+        product_on(product_unit(), *x, *weight, y, add || index > 0);
     }
 }
 

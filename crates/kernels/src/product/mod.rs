@@ -82,10 +82,10 @@ fn amx_available() -> bool {
 /// # Panics
 /// If the lengths do not match.
 pub(crate) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
-    product_on(product_unit(), x, weight, y, add);
+    product_on(product_unit(), Numbers::F32(x), weight, y, add);
 }
 
-fn product_on(unit: ProductUnit, x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
+fn product_on(unit: ProductUnit, x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len().checked_div(k).unwrap_or(y.len() / n.max(1));
     assert_eq!(
@@ -105,6 +105,7 @@ fn product_on(unit: ProductUnit, x: &[f32], weight: Weight<'_>, y: &mut [f32], a
     if m <= FEW {
         return few::product(x, weight, y, add);
     }
+    let x = &x.widened();
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if unit == ProductUnit::Amx {
         return amx::product(x, weight, y, add);
@@ -155,7 +156,7 @@ mod tests {
             let weight = Weight { values, rows, columns, side };
             for unit in units() {
                 let mut y = before.clone();
-                product_on(unit, &x, weight, &mut y, add);
+                product_on(unit, Numbers::F32(&x), weight, &mut y, add);
                 for i in 0..m {
                     for j in 0..n {
                         let w = |l: usize| values.get(if plain { l * n + j } else { j * k + l });
@@ -186,7 +187,7 @@ mod tests {
             };
             for unit in units() {
                 let mut y = vec![0.0; m * n];
-                product_on(unit, &x, weight, &mut y, false);
+                product_on(unit, Numbers::F32(&x), weight, &mut y, false);
                 for i in 0..m {
                     for j in 0..n {
                         let w = |l: usize| {
@@ -222,13 +223,13 @@ mod tests {
         };
         for unit in units() {
             let mut whole = vec![0.0; m * n];
-            product_on(unit, &x, weight(0, n), &mut whole, false);
+            product_on(unit, Numbers::F32(&x), weight(0, n), &mut whole, false);
             for (token, feature) in [(0, 0), (3, 1), (11, 47), (20, 130)] {
                 let [rows, columns] = [m - token, n - feature];
                 let mut part = vec![0.0; rows * columns];
                 product_on(
                     unit,
-                    &x[token * k..],
+                    Numbers::F32(&x[token * k..]),
                     weight(feature, columns),
                     &mut part,
                     false,

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::{Side, Values, Weight};
+use super::{Numbers, Side, Values, Weight};
 use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
 use crate::threads;
@@ -31,10 +31,10 @@ const AHEAD: usize = 1024;
 const STREAMS: [usize; 2] = [8, 4];
 
 /// `y = x · weight`, or `y += x · weight`.
-pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
+pub(super) fn product(x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
     match weight.side {
         Side::Transposed => dots(x, weight, y, add),
-        Side::Plain => sums(x, weight, y, add),
+        Side::Plain => sums(&x.widened(), weight, y, add),
     }
 }
 
@@ -46,16 +46,19 @@ fn share(n: usize, bytes: usize) -> usize {
 }
 
 /// `x Wᵀ`: each row of the weight gives one output feature of every token.
-fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
+fn dots(x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     let rows = share(n, weight.bytes());
+    #[cfg(target_arch = "x86_64")]
+    let is_bf16 = matches!(x, Numbers::Bf16(_));
+    let x = &x.widened();
     let x = Tokens {
         x,
         halves: words(weight).map(|_| deinterleave(x)),
         #[cfg(target_arch = "x86_64")]
         unpacked: match weight.values {
-            Values::Quantised(rows) => codes::Tokens::new(x, rows.matrix),
+            Values::Quantised(rows) => codes::Tokens::new(x, is_bf16, rows.matrix),
             _ => None,
         },
     };

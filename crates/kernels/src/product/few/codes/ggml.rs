@@ -312,6 +312,9 @@ impl Group {
 /// The scales and minima of a block of Q4_K or Q5_K.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
+    /// The codes of the scales, and what they are multiplied with.
+    pub(super) codes: [u8; 8],
+    pub(super) scale: f32,
     pub(super) scales: [f32; 8],
     pub(super) minima: __m256,
 }
@@ -329,6 +332,8 @@ impl Scales {
         let scales = [a & SIX, c & FOUR | (a >> 6 & TWO) << 4];
         let minima = [b & SIX, c >> 4 & FOUR | (b >> 6 & TWO) << 4];
         Self {
+            codes: bytemuck::cast(scales),
+            scale: d,
             scales: bytemuck::cast(scaled(scales, d)),
             minima: scaled(minima, m),
         }

@@ -36,8 +36,10 @@ const GROUP: usize = 32;
 
 /// Tokens in the form in which the codes of a weight are multiplied.
 pub(super) enum Tokens {
-    /// One token in fixed point.
-    Fixed(fixed::Token),
+    /// One token of f32 numbers in fixed point.
+    Fixed(fixed::Token<3>),
+    /// One token of bf16 numbers in fixed point.
+    FixedHalves(fixed::Token<2>),
     /// Numbers, which codes are unpacked to.
     Numbers(Numbers),
 }
@@ -127,11 +129,16 @@ fn order(matrix: &Quantised, with: Instructions) -> Option<(Order, Sums)> {
 }
 
 impl Tokens {
-    /// The tokens `x`, `[M, K]`, for the rows of a weight; `None` if its rows have to be widened.
-    pub(super) fn new(x: &[f32], matrix: &Quantised) -> Option<Self> {
+    /// The tokens `x`, `[M, K]`, for the rows of a weight; `None` if its rows have to be widened. `is_bf16`: all are bf16
+    /// numbers.
+    pub(super) fn new(x: &[f32], is_bf16: bool, matrix: &Quantised) -> Option<Self> {
         let [_, k] = matrix.shape();
         if x.len() == k && fixed::available() && fixed::takes(matrix.form(), k) {
-            return Some(Self::Fixed(fixed::Token::new(x, matrix.form())));
+            return Some(if is_bf16 {
+                Self::FixedHalves(fixed::Token::of_bf16(x, matrix.form()))
+            } else {
+                Self::Fixed(fixed::Token::of_f32(x, matrix.form()))
+            });
         }
         Numbers::unpacked_with(Instructions::best()?, x, matrix).map(Self::Numbers)
     }
@@ -142,13 +149,8 @@ impl Tokens {
     /// `result`: `[rows, M]`, without the tokens that were filled in.
     pub(super) fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
         match self {
-            Self::Fixed(token) => streams(result, |rows, sums| {
-                if let ([sums], []) = sums.as_chunks_mut() {
-                    *sums = fixed_row_dots::<ROWS>(matrix, rows.map(|row| first + row), token);
-                } else {
-                    [sums[0]] = fixed_row_dots(matrix, [first + rows[0]], token);
-                }
-            }),
+            Self::Fixed(token) => fixed_dots(token, matrix, first, result),
+            Self::FixedHalves(token) => fixed_dots(token, matrix, first, result),
             Self::Numbers(tokens) => dot_rows(tokens, matrix, first, result),
         }
     }
@@ -308,11 +310,27 @@ fn streams(result: &mut [f32], mut dots: impl FnMut([usize; ROWS], &mut [f32])) 
     }
 }
 
+/// See [`Tokens::dots`].
+fn fixed_dots<const P: usize>(
+    token: &fixed::Token<P>,
+    matrix: &Quantised,
+    first: usize,
+    result: &mut [f32],
+) {
+    streams(result, |rows, sums| {
+        if let ([sums], []) = sums.as_chunks_mut() {
+            *sums = fixed_row_dots::<P, ROWS>(matrix, rows.map(|row| first + row), token);
+        } else {
+            [sums[0]] = fixed_row_dots(matrix, [first + rows[0]], token);
+        }
+    });
+}
+
 /// The products of a token in fixed point with some rows.
-fn fixed_row_dots<const R: usize>(
+fn fixed_row_dots<const P: usize, const R: usize>(
     matrix: &Quantised,
     rows: [usize; R],
-    token: &fixed::Token,
+    token: &fixed::Token<P>,
 ) -> [f32; R] {
     let [all, _] = matrix.shape();
     let codes = &matrix.codes()[..];
@@ -376,82 +394,4 @@ fn row_dots<const M: usize, const R: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use simmer_blocks::{Absmax, FourBit, NF4, Rounding};
-
-    use super::*;
-
-    /// Bytes without a pattern, whose f16 are moderate numbers.
-    fn codes(count: usize) -> Vec<u8> {
-        let byte = |at: u64| (crate::mix(at) >> 24) as u8 & 0xbf;
-        (0..count as u64).map(byte).collect()
-    }
-
-    fn matrices(shape: [usize; 2]) -> Vec<Quantised> {
-        let [rows, columns] = shape;
-        let blocks = BlockType::ALL.map(|kind| (kind.row_bytes(columns), Form::Blocks(kind)));
-        let roundings = [Rounding::F32, Rounding::Bf16, Rounding::F16];
-        let four_bits = roundings.map(|rounding| {
-            let absmax = (0..rows * columns / 64).map(|at| 0.1 + (at % 7) as f32);
-            let form = FourBit {
-                name: "nf4",
-                values: NF4,
-                block: 64,
-                absmax: Absmax::Plain(absmax.collect::<Arc<[f32]>>()),
-                rounding,
-            };
-            (columns / 2, Form::FourBit(form))
-        });
-        let all = blocks.into_iter().chain(four_bits);
-        let matrix = |(bytes, form)| Quantised::new(shape, codes(rows * bytes).into(), form);
-        all.map(|parts| matrix(parts).unwrap()).collect()
-    }
-
-    /// Every set of instructions that this processor has, against f64.
-    #[test]
-    fn all_instructions_give_the_dot_products() {
-        let sets = [
-            (vector::available(), Instructions::Avx2),
-            (wide::available(), Instructions::Avx512),
-        ];
-        let sets = sets.into_iter().filter(|(available, _)| *available);
-        let [rows, columns] = [9, 512];
-        for matrix in matrices([rows, columns]) {
-            for count in [1, 3] {
-                let unit = |at| (crate::mix(at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
-                let x: Vec<f32> = (0..(count * columns) as u64).map(unit).collect();
-                let numbers = sets.clone().map(|(_, instructions)| {
-                    let numbers = Numbers::unpacked_with(instructions, &x, &matrix).unwrap();
-                    (format!("{instructions:?}"), Tokens::Numbers(numbers))
-                });
-                let is_fixed =
-                    count == 1 && fixed::available() && fixed::takes(matrix.form(), columns);
-                let fixed = is_fixed.then(|| {
-                    let token = fixed::Token::new(&x, matrix.form());
-                    ("fixed point".to_owned(), Tokens::Fixed(token))
-                });
-                for (instructions, tokens) in numbers.chain(fixed) {
-                    let mut found = vec![0.0; rows * count];
-                    tokens.dots(&matrix, 0, &mut found);
-                    for (row, found) in found.chunks_exact(count).enumerate() {
-                        let w = matrix.rows(row..row + 1);
-                        let largest = w.iter().fold(0.0_f64, |all, w| all.max(w.abs().into()));
-                        for (x, found) in x.chunks_exact(columns).zip(found) {
-                            let terms = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
-                            let size: f64 = x.iter().map(|x| f64::from(x.abs()) * largest).sum();
-                            let error = (f64::from(*found) - terms.sum::<f64>()).abs();
-                            // codes are summed before they are scaled: the terms are as large as the largest weight
-                            assert!(
-                                error <= 3e-7 * size,
-                                "{} {instructions} row {row}, {count} tokens: {error:e} of {size}",
-                                matrix.kind()
-                            );
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;
