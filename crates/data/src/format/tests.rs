@@ -604,16 +604,19 @@ fn fields_may_have_other_names() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("rows.json");
     std::fs::write(&path, json!({"question": "Add.", "reply": "2"}).to_string()).unwrap();
-    let read = |format: Format, fields: &[(&str, &str)]| {
+    let read_as = |format: Option<Format>, fields: &[(&str, &str)]| {
         let fields = fields
             .iter()
             .map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
         let reading = Reading {
-            format: Some(format),
+            format,
             fields: Fields::new(fields),
             ..Reading::default()
         };
-        let read = read_with(&path, &reading);
+        read_with(&path, &reading)
+    };
+    let read = |format: Format, fields: &[(&str, &str)]| {
+        let read = read_as(Some(format), fields);
         read.map(|mut source| source.conversations.remove(0).content)
             .map_err(|error| explain(&error, folder.path()))
     };
@@ -621,15 +624,8 @@ fn fields_may_have_other_names() {
     assert_eq!(read(Format::Alpaca, &named), Ok(instruction(None, "2")));
     insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history, tools");
     insta::assert_snapshot!(read(Format::Alpaca, &[named[0], ("output", "replay")]).unwrap_err());
-    let detected = |fields: &[(&str, &str)]| {
-        let fields = fields.iter();
-        let fields = fields.map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
-        let reading = Reading {
-            fields: Fields::new(fields),
-            ..Reading::default()
-        };
-        explain(&read_with(&path, &reading).unwrap_err(), folder.path())
-    };
+    let detected =
+        |fields: &[(&str, &str)]| explain(&read_as(None, fields).unwrap_err(), folder.path());
     let wrong = [
         detected(&[("instruction", "qestion"), named[1]]),
         detected(&[("question", "instruction"), named[1]]),

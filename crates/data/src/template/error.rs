@@ -5,6 +5,7 @@ use simmer_hint::Hint;
 use super::Template;
 use super::jinja::STEPS;
 use crate::conversation::{Layout, Role};
+use crate::nearest::nearest;
 
 /// Why a conversation cannot be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -206,11 +207,8 @@ impl Hint for TemplateError {
 /// The known name that may be meant, as the end of a sentence.
 fn near(name: &str) -> String {
     let plain = name.trim().to_lowercase().replace(['_', ' '], "-");
-    let similarity = |known: &str| strsim::jaro_winkler(&plain, known);
-    Template::names()
-        .map(|known| (similarity(known), known))
-        .filter(|(similarity, known)| *similarity > 0.8 && *known != name)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+    nearest(&plain, Template::names().filter(|known| *known != name))
+        .filter(|(similarity, _)| *similarity > 0.8)
         .map_or_else(String::new, |(_, known)| {
             format!("; did you mean `{known}`?")
         })
