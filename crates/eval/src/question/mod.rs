@@ -127,12 +127,12 @@ impl Task {
     ) -> Result<Vec<Question>, EvalError> {
         let mut conversations = Vec::new();
         if instruction.row.is_empty() {
+            let reading = Reading {
+                fields: instruction.names.clone(),
+                ..Reading::default()
+            };
             let path = rows::first(self, &self.files, folder)?;
             for file in simmer_data::file::files(&path)? {
-                let reading = Reading {
-                    fields: instruction.names.clone(),
-                    ..Reading::default()
-                };
                 conversations.extend(Reader::open(&[file], &reading)?.rest()?);
             }
         } else {
