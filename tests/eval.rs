@@ -445,16 +445,16 @@ fn equals(
                     "{what}"
                 );
             }
-            Asked::Text { prompt, turns, .. } => {
+            Asked::Text { turns, .. } => {
                 let in_chat = chat.map(|chat| turns.in_chat(chat).unwrap().text);
-                let prompt = in_chat.as_ref().unwrap_or(prompt);
-                let sent = serde_json::Value::from(digest(prompt, ""));
+                let prompt = in_chat.unwrap_or_else(|| turns.text());
+                let sent = serde_json::Value::from(digest(&prompt, ""));
                 assert!(
                     expected.sha256.is_null() || expected.sha256 == sent,
                     "{what}: {prompt:?}"
                 );
                 assert!(
-                    expected.prompt.as_ref().is_none_or(|text| text == prompt),
+                    expected.prompt.as_ref().is_none_or(|text| *text == prompt),
                     "{what}"
                 );
             }
