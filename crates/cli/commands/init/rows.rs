@@ -75,16 +75,18 @@ impl Rows {
             Err(error) => return Err(hinted(error)),
             Ok(opened) => opened,
         };
-        if !names.is_empty() {
-            first_usable(Reader::open(&files, &reading)?)?;
-        }
         let format = reader.format();
+        let first = match usable(reader) {
+            Err(error) if !names.is_empty() => return Err(error.into()),
+            // the pass over all rows reports what is wrong with them
+            first => first.unwrap_or_default(),
+        };
         let text = |file: &PathBuf| splits::kind(&file.to_string_lossy()).as_deref() == Some("txt");
         Ok(Self {
             path: path.to_owned(),
             are_texts: format == Format::Text && files.iter().all(text),
             located: (!is_here).then_some(files),
-            joined: format == Format::PromptCompletion && joined(reader),
+            joined: format == Format::PromptCompletion && joined(&first),
             format,
             fields,
         })
@@ -169,37 +171,30 @@ fn suggested(error: &DataError) -> Option<&str> {
     }
 }
 
-/// Checks that some of the first rows can be used.
+/// Those of the first rows that can be used.
 ///
 /// # Errors
 /// That of the first row, if none can.
-fn first_usable(mut reader: Reader) -> Result<(), DataError> {
-    let mut wrong = None;
+fn usable(mut reader: Reader) -> Result<Vec<Conversation>, DataError> {
+    let (mut usable, mut wrong) = (Vec::new(), None);
     for _ in 0..LOOKED_AT {
         match reader.next_chunk(1) {
             Ok(rows) if rows.is_empty() => break,
-            Ok(_) => return Ok(()),
-            Err(error) => wrong.get_or_insert(error),
-        };
+            Ok(rows) => usable.extend(rows),
+            Err(error) => drop(wrong.get_or_insert(error)),
+        }
     }
-    wrong.map_or(Ok(()), Err)
+    match wrong {
+        Some(error) if usable.is_empty() => Err(error),
+        _ => Ok(usable),
+    }
 }
 
 /// Whether prompts and completions already have the space that belongs between them.
-fn joined(mut reader: Reader) -> bool {
-    let (mut rows, mut with) = (0, 0);
-    for _ in 0..LOOKED_AT {
-        // rows that cannot be used are reported by the pass over all of them
-        let Ok(chunk) = reader.next_chunk(1) else {
-            continue;
-        };
-        let Some(row) = chunk.first() else { break };
-        if let Some(spaced) = spaced(row) {
-            rows += 1;
-            with += usize::from(spaced);
-        }
-    }
-    rows > 0 && f64::from(with as u32) >= JOINED * f64::from(rows)
+fn joined(rows: &[Conversation]) -> bool {
+    let spaced: Vec<bool> = rows.iter().filter_map(spaced).collect();
+    let with = spaced.iter().filter(|spaced| **spaced).count();
+    !spaced.is_empty() && with as f64 >= JOINED * spaced.len() as f64
 }
 
 /// Whether a prompt ends with white space, or its completion begins with it.
