@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use simmer_data::format::{Fields, Reader, Reading};
-use simmer_data::{Content, Conversation, DataError, Format, RowError, SourceConfig, Tokenizer};
+use simmer_data::format::{Reader, Reading};
+use simmer_data::{Content, Conversation, DataError, Format, SourceConfig, Tokenizer};
 use simmer_files::splits;
 
 use super::settings::Settings;
-use crate::commands::fields::{Names, hinted};
-use crate::failure::{Context, Failure};
+use crate::commands::fields::Names;
+use crate::commands::row_hints::{hinted, suggested};
+use crate::failure::Failure;
 use crate::hub;
 
 /// How many rows are looked at to choose a template. All of them are read later.
@@ -39,12 +39,6 @@ pub(super) struct Candidate {
     pub(super) why: String,
 }
 
-/// The names of keys, as an error suggests them.
-#[derive(Deserialize)]
-struct Suggestion {
-    fields: Fields,
-}
-
 impl Rows {
     /// Looks at the first rows of a path. `names`: the rows' own names for keys of the format, if they are given.
     pub(super) fn open(path: &str, names: &Names) -> Result<Self, Failure> {
@@ -59,25 +53,21 @@ impl Rows {
             fields: names.fields(),
             ..Reading::default()
         };
-        let reader = match Reader::open(&files, &reading) {
-            Err(error) if names.is_empty() && suggested(&error).is_some() => {
-                let line = suggested(&error).unwrap_or_default();
-                let names: Suggestion = toml::from_str(line)
-                    .map_err(Failure::foreign)
-                    .context("the names of the rows' keys cannot be read")?;
-                reading.fields = names.fields;
-                fields = line
-                    .split_once('=')
-                    .map(|(_, names)| names.trim().to_owned());
+        let opened = Reader::open(&files, &reading);
+        let unnamed = opened.as_ref().err().filter(|_| names.is_empty());
+        let opened = match unnamed.and_then(suggested) {
+            Some(names) => {
+                reading.fields = names.fields();
+                fields = Some(names.toml());
                 // if these names do not help, the first error says more
-                Reader::open(&files, &reading).map_err(|_| error)?
+                Reader::open(&files, &reading).or(opened)
             }
-            Err(error) => return Err(hinted(error)),
-            Ok(opened) => opened,
+            None => opened,
         };
+        let reader = opened.map_err(hinted)?;
         let format = reader.format();
         let first = match usable(reader) {
-            Err(error) if !names.is_empty() => return Err(error.into()),
+            Err(error) if !names.is_empty() => return Err(hinted(error)),
             // the pass over all rows reports what is wrong with them
             first => first.unwrap_or_default(),
         };
@@ -156,18 +146,6 @@ fn turns(tokenizer: &Tokenizer) -> (&'static str, &'static str) {
         ("llama-3", "the tokenizer has the tokens of Llama 3")
     } else {
         ("vicuna-v1.1", "Vicuna's turns, in plain words")
-    }
-}
-
-/// The line of a recipe that reads rows of an unknown format, if an error suggests one.
-fn suggested(error: &DataError) -> Option<&str> {
-    let DataError::Row { error, .. } = error else {
-        return None;
-    };
-    match &**error {
-        // as text around the line, which is in backticks
-        RowError::UnknownFormat { reading, .. } => reading.as_deref()?.split('`').nth(1),
-        _ => None,
     }
 }
 
