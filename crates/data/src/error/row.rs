@@ -219,10 +219,12 @@ pub enum RowError {
         name: String,
     },
     /// A message has a role that is not allowed at its place.
-    #[error("{key}[{index}]: expected a message from {expected}, found {role}")]
+    #[error("{own}[{index}]: expected a message from {expected}, found {role}")]
     Misplaced {
         /// The key of the list.
         key: &'static str,
+        /// What `fields` says that the rows call it.
+        own: String,
         /// The message's index, from 0.
         index: usize,
         /// Its role.

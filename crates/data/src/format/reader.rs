@@ -351,6 +351,7 @@ impl Parser {
                 });
             }
             let mut conversation = Conversation::new(content);
+            conversation.list = row.list(format);
             conversation.tools = row.tools.take();
             let leading_answers = row.dropped_answers;
             Ok(Parsed {

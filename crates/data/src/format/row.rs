@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::structure::strip_nulls;
 use super::{Fields, Format, suggest};
-use crate::conversation::{Message, Role};
+use crate::conversation::{ListKey, Message, Role};
 use crate::error::{Absent, RowError, json_type};
 
 /// Keys with content in any format: if they are not blank, they must be used.
@@ -75,6 +75,20 @@ impl Row {
         let names = self.fields.of_rows().map(|(name, _)| name);
         let absent = names.filter(|name| !has(name));
         absent.map(|name| self.fields.absent(name)).collect()
+    }
+
+    /// The row's own key of its list of messages.
+    pub(super) fn list(&self, format: Format) -> ListKey {
+        match format {
+            Format::Messages | Format::Sharegpt => {
+                let key = format.spec().mark;
+                match self.fields.own(key) {
+                    own if own == key => ListKey::new(key),
+                    own => ListKey::new(own.to_owned()),
+                }
+            }
+            _ => ListKey::default(),
+        }
     }
 
     /// The row's own name for a key of messages.

@@ -47,14 +47,12 @@ pub enum RenderError {
         what: String,
     },
     /// A plain template has no marks around a message that is to be trained on.
-    #[error(
-        "template `{template}` does not mark messages[{index}] in its text, which is to be trained on"
-    )]
+    #[error("template `{template}` does not mark {message} in its text, which is to be trained on")]
     Unmarked {
         /// The template.
         template: String,
-        /// The message's index, from 0.
-        index: usize,
+        /// The message, by its place in the row.
+        message: String,
     },
     /// Only marked messages are trained on, and the row marks none.
     #[error("no message of this row is marked to be trained on")]
@@ -82,10 +80,10 @@ pub enum RenderError {
     )]
     Endless,
     /// The span of a message cannot be found in the chat template's text.
-    #[error("chat template: cannot find messages[{index}] ({role}) in its text: {why}")]
+    #[error("chat template: cannot find {message} ({role}) in its text: {why}")]
     SpanNotFound {
-        /// The message's index, from 0.
-        index: usize,
+        /// The message, by its place in the row.
+        message: String,
         /// Its role.
         role: Role,
         /// Why it cannot be found.
