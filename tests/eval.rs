@@ -110,6 +110,29 @@ impl Asking {
         self
     }
 
+    /// Compares the answers to the tasks of all goldens in a folder, and returns their number.
+    fn compare_all(&self, goldens: &Path, data: &Path) -> usize {
+        let mut compared = 0;
+        for file in goldens.read_dir().unwrap() {
+            let TaskGolden {
+                task: name,
+                shots,
+                golden,
+            } = golden::json(file.unwrap().path());
+            // simmer has NaturalQuestions as the paper asks it
+            if name == "nq_open" {
+                continue;
+            }
+            if cfg!(not(target_os = "linux")) && task(&name).runs_code() {
+                continue;
+            }
+            let task = task(&name).with_shots(shots).unwrap();
+            self.compare(&task, data, &golden);
+            compared += 1;
+        }
+        compared
+    }
+
     /// Asks a task's questions and compares the answers.
     fn compare(&self, task: &Task, data: &Path, golden: &Golden) {
         let what = format!("{}, {}", self.name, task.name);
@@ -159,21 +182,8 @@ fn answers_are_the_harness_s() {
             asking.compare(&task(&name), &data(), &golden);
         }
         let more = golden::folder("eval").join(&asking.name);
-        for file in more.read_dir().into_iter().flatten().flatten() {
-            let TaskGolden {
-                task: name,
-                shots,
-                golden,
-            } = golden::json(file.path());
-            // simmer has NaturalQuestions as the paper asks it
-            if name == "nq_open" {
-                continue;
-            }
-            if cfg!(not(target_os = "linux")) && task(&name).runs_code() {
-                continue;
-            }
-            let task = task(&name).with_shots(shots).unwrap();
-            asking.compare(&task, &golden::folder("eval/rows"), &golden);
+        if more.is_dir() {
+            asking.compare_all(&more, &golden::folder("eval/rows"));
         }
     }
 }
@@ -182,21 +192,8 @@ fn answers_are_the_harness_s() {
 #[test]
 fn rows_of_the_hub_are_asked_as_the_harness_asks_them() {
     let asking = Asking::open(&golden::folder("tied-gqa"));
-    let goldens = golden::folder("eval/tied-gqa-hub");
-    let mut compared = 0;
-    for file in goldens.read_dir().unwrap() {
-        let TaskGolden {
-            task: name,
-            shots,
-            golden,
-        } = golden::json(file.unwrap().path());
-        let mut task = task(&name);
-        if shots > 0 {
-            task = task.with_shots(shots).unwrap();
-        }
-        asking.compare(&task, &golden::folder("eval/hub"), &golden);
-        compared += 1;
-    }
+    let hub = golden::folder("eval/hub");
+    let compared = asking.compare_all(&golden::folder("eval/tied-gqa-hub"), &hub);
     assert_eq!(compared, 12, "all goldens");
 }
 
@@ -204,21 +201,8 @@ fn rows_of_the_hub_are_asked_as_the_harness_asks_them() {
 #[test]
 fn tasks_in_a_chat_template_are_asked_as_the_harness_asks_them() {
     let asking = Asking::open(&golden::folder("tied-gqa")).in_chat();
-    let goldens = golden::folder("eval/tied-gqa-chat");
-    let mut compared = 0;
-    for file in goldens.read_dir().unwrap() {
-        let TaskGolden {
-            task: name,
-            shots,
-            golden,
-        } = golden::json(file.unwrap().path());
-        if cfg!(not(target_os = "linux")) && task(&name).runs_code() {
-            continue;
-        }
-        let task = task(&name).with_shots(shots).unwrap();
-        asking.compare(&task, &golden::folder("eval/rows"), &golden);
-        compared += 1;
-    }
+    let rows = golden::folder("eval/rows");
+    let compared = asking.compare_all(&golden::folder("eval/tied-gqa-chat"), &rows);
     assert!(
         compared >= 5,
         "all goldens, but those of programs elsewhere"
@@ -445,16 +429,16 @@ fn equals(
                     "{what}"
                 );
             }
-            Asked::Text { prompt, turns, .. } => {
+            Asked::Text { turns, .. } => {
                 let in_chat = chat.map(|chat| turns.in_chat(chat).unwrap().text);
-                let prompt = in_chat.as_ref().unwrap_or(prompt);
-                let sent = serde_json::Value::from(digest(prompt, ""));
+                let prompt = in_chat.unwrap_or_else(|| turns.text());
+                let sent = serde_json::Value::from(digest(&prompt, ""));
                 assert!(
                     expected.sha256.is_null() || expected.sha256 == sent,
                     "{what}: {prompt:?}"
                 );
                 assert!(
-                    expected.prompt.as_ref().is_none_or(|text| text == prompt),
+                    expected.prompt.as_ref().is_none_or(|text| *text == prompt),
                     "{what}"
                 );
             }

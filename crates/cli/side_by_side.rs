@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use simmer_data::Example;
 use simmer_data::example::prompt_tokens;
 use simmer_eval::report::{self, MetricReport};
-use simmer_eval::{Evaluator, Reference};
+use simmer_eval::{Evaluator, FEWEST_ROWS, Reference};
 use simmer_files::size::counted;
 use simmer_files::write_file;
 use simmer_model::base::BaseConfig;
@@ -85,13 +85,21 @@ impl Comparison {
             note("\nnot compared on held-out rows: the base model lacks the added tokens");
             return;
         }
-        note(&format!(
-            "\non {}: before, after, difference [95% bootstrap interval], * if p < 0.05",
-            counted(self.held_out_rows, "held-out row")
-        ));
+        note(&self.head());
         for line in report::lines(&self.scores) {
             note(&format!("  {line}"));
         }
+    }
+
+    /// The line before the scores.
+    fn head(&self) -> String {
+        let rows = counted(self.held_out_rows, "held-out row");
+        let interval = if self.held_out_rows < FEWEST_ROWS {
+            format!("; fewer than {FEWEST_ROWS} rows have no bootstrap interval")
+        } else {
+            " [95% bootstrap interval], * if p < 0.05".to_owned()
+        };
+        format!("\non {rows}: before, after, difference{interval}")
     }
 }
 
@@ -209,6 +217,22 @@ fn indented(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_rows_have_no_interval() {
+        let head = |held_out_rows| {
+            Comparison {
+                held_out_rows,
+                ..Comparison::default()
+            }
+            .head()
+        };
+        assert_eq!(
+            head(4),
+            "\non 4 held-out rows: before, after, difference; fewer than 10 rows have no bootstrap interval"
+        );
+        assert!(head(10).ends_with("[95% bootstrap interval], * if p < 0.05"));
+    }
 
     #[test]
     fn answers_keep_their_line_breaks() {

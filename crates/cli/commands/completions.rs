@@ -3,7 +3,6 @@
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::aot::{Shell, generate};
-
 use simmer_data::Template;
 use simmer_eval::Task;
 

@@ -4,10 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use simmer_data::format::Fields;
-use simmer_data::{DataError, RowError};
-
-use crate::commands::train::quoted;
-use crate::failure::Failure;
 
 /// Names of keys whose values count rows, in lower case.
 const NUMBERS: [&str; 9] = [
@@ -66,6 +62,20 @@ impl Names {
         Fields::new(self.0.clone())
     }
 
+    /// The names of a recipe's line `fields = { ... }`, as errors suggest it.
+    pub(crate) fn of_line(line: &str) -> Option<Self> {
+        let table: toml::Table = line.parse().ok()?;
+        let names = table.get("fields")?.as_table()?.iter();
+        let names = names.map(|(key, name)| Some((key.clone(), name.as_str()?.to_owned())));
+        names.collect::<Option<_>>().map(Self)
+    }
+
+    /// As the option has them: `instruction=question,output=answer`.
+    pub(crate) fn option(&self) -> String {
+        let pairs = self.0.iter().map(|(key, name)| format!("{key}={name}"));
+        pairs.collect::<Vec<_>>().join(",")
+    }
+
     /// As a recipe has them: `{ instruction = "question", output = "answer" }`.
     pub(crate) fn toml(&self) -> String {
         let mut text = String::new();
@@ -75,35 +85,6 @@ impl Names {
             let _ = write!(text, "{separator}{key} = {name}");
         }
         format!("{{ {text} }}")
-    }
-}
-
-/// The keys of a row that fits no format, if `fields` names none that it lacks.
-pub(crate) fn unknown_keys(error: &DataError) -> Option<&[String]> {
-    let DataError::Row { error, .. } = error else {
-        return None;
-    };
-    match &**error {
-        RowError::UnknownFormat {
-            keys,
-            null: None,
-            absent,
-            ..
-        } if absent.is_empty() => Some(keys),
-        _ => None,
-    }
-}
-
-/// An error of reading rows, whose hint says how `--fields` names their keys, if that is what is missing.
-pub(crate) fn hinted(error: DataError) -> Failure {
-    let named = unknown_keys(&error).map(Names::guess);
-    let failure = Failure::from(error);
-    match named {
-        Some(named) => failure.with_hint(format!(
-            "name the keys, such as --fields {}",
-            quoted(&named)
-        )),
-        None => failure,
     }
 }
 

@@ -20,6 +20,7 @@ mod merge;
 mod recipes;
 mod reference;
 mod report;
+mod row_hints;
 mod score;
 mod show;
 mod tokenizer;

@@ -1,5 +1,6 @@
 //! One row of a dataset, before a template is applied: its content, and its position in the file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -186,11 +187,35 @@ pub enum Content {
     Text(String),
 }
 
+/// The key under which a row has its list of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListKey(Cow<'static, str>);
+
+impl Default for ListKey {
+    fn default() -> ListKey {
+        ListKey(Cow::Borrowed("messages"))
+    }
+}
+
+impl ListKey {
+    /// The list under `key`.
+    pub fn new(key: impl Into<Cow<'static, str>>) -> ListKey {
+        ListKey(key.into())
+    }
+
+    /// The place of a message in its row, as errors name it: `conversations[1]`. `index` is from 0.
+    pub fn at(&self, index: usize) -> String {
+        format!("{}[{index}]", self.0)
+    }
+}
+
 /// One row of a dataset, before a template is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
     /// The content.
     pub content: Content,
+    /// The key of its messages. Default: `messages`, as for rows that have no list.
+    pub list: ListKey,
     /// The tools that the assistant may call; only chat templates use them.
     pub tools: Option<Value>,
     /// The row's position.
@@ -202,6 +227,7 @@ impl Conversation {
     pub fn new(content: Content) -> Conversation {
         Conversation {
             content,
+            list: ListKey::default(),
             tools: None,
             origin: Origin::default(),
         }

@@ -1,9 +1,11 @@
 //! Errors in the data of a recipe.
 
+mod absent;
 mod json;
 mod row;
 
-pub use row::{Absent, RowError};
+pub use absent::Absent;
+pub use row::RowError;
 pub(crate) use row::{json_type, list};
 
 use std::path::PathBuf;

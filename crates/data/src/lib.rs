@@ -19,6 +19,7 @@ mod guarded;
 mod integer;
 pub mod lint;
 mod micro_batch;
+mod nearest;
 pub mod order;
 mod pass;
 mod random;

@@ -23,7 +23,7 @@ pub use evaluator::{Batches, Evaluator};
 pub use metric::{Measure, Score, Tools, pass_at_k, reference_scores, rouge_l};
 pub use question::{Asked, Pair, Question, Shot, Turns};
 pub use scorer::Scorer;
-pub use statistics::{Difference, Mean, difference, mean};
+pub use statistics::{Bootstrap, Difference, FEWEST_ROWS, Mean, difference, mean};
 pub use task::{
     Choice, ChoiceMetric, Extraction, Generation, Instruction, Normalisation, Otherwise, Paper,
     Protocol, Shots, Suite, Table, Take, Task, TextMetric,

@@ -87,6 +87,7 @@ pub struct LocalConfig {
     pub device: String,
 }
 
+// `Compute` of the crate `model` without fp8, which only trains: this crate does not depend on Burn
 /// What a local model computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -17,7 +17,8 @@ pub(super) fn check(view: &RowView<'_>, found: &mut Vec<(Kind, String)>) {
     let calls = messages.iter().enumerate().flat_map(|(index, message)| {
         let calls = message.more.get("tool_calls").and_then(Value::as_array);
         let calls = calls.into_iter().flatten().enumerate();
-        calls.map(move |(number, call)| (format!("messages[{index}].tool_calls[{number}]"), call))
+        let message = view.row.list.at(index);
+        calls.map(move |(number, call)| (format!("{message}.tool_calls[{number}]"), call))
     });
     let mut first = calls.filter_map(|(key, call)| one(&key, call, known.as_deref()));
     let oddities = &view.rendered.oddities;

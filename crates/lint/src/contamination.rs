@@ -9,7 +9,7 @@ use simmer_data::conversation::Role;
 /// The first overlap of a row with a set: the set's name and the finding. `known` are the words of each part.
 pub(super) fn overlap(
     sets: &Fingerprint,
-    parts: &[Part],
+    parts: &[Part<'_>],
     known: &[Vec<u64>],
 ) -> Option<(String, String)> {
     let (place, text, set) = asked(sets, parts, known).or_else(|| quoted(sets, parts, known))?;
@@ -17,11 +17,11 @@ pub(super) fn overlap(
 }
 
 /// A question of the row, with or without its input, or a line of it, that is a short text of a set as a whole.
-fn asked<'s>(
+fn asked<'c, 's>(
     sets: &'s Fingerprint,
-    parts: &[Part],
+    parts: &[Part<'c>],
     known: &[Vec<u64>],
-) -> Option<(Place, String, &'s str)> {
+) -> Option<(Place<'c>, String, &'s str)> {
     let asks = |part: &Part| matches!(part.role, None | Some(Role::User));
     let asking = parts.iter().enumerate().filter(|(_, part)| asks(part));
     asking.into_iter().find_map(|(at, part)| {
@@ -46,11 +46,11 @@ fn asked<'s>(
 }
 
 /// A run of words of a longer text of a set, anywhere in the row.
-fn quoted<'s>(
+fn quoted<'c, 's>(
     sets: &'s Fingerprint,
-    parts: &[Part],
+    parts: &[Part<'c>],
     known: &[Vec<u64>],
-) -> Option<(Place, String, &'s str)> {
+) -> Option<(Place<'c>, String, &'s str)> {
     parts.iter().zip(known).find_map(|(part, words)| {
         let (at, set) = sets.find(words)?;
         let text = around(part.text, start(part.text, at));

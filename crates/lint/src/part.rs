@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use simmer_data::conversation::{Content, Conversation, Message, Role};
+use simmer_data::conversation::{Content, Conversation, ListKey, Message, Role};
 
 /// A text of a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'c> {
-    pub(super) place: Place,
+    pub(super) place: Place<'c>,
     /// Who wrote it; `None` for plain text.
     pub(super) role: Option<Role>,
     pub(super) text: &'c str,
@@ -17,16 +17,17 @@ pub(super) struct Part<'c> {
 
 /// The place of a text in its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Place<'c> {
     Field(&'static str),
-    Message(usize),
+    /// A message of a list, by its index from 0.
+    Message(&'c ListKey, usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::Field(name) => f.write_str(name),
-            Place::Message(index) => write!(f, "messages[{index}]"),
+            Place::Message(list, index) => f.write_str(&list.at(*index)),
         }
     }
 }
@@ -61,7 +62,7 @@ pub(super) fn parts(conversation: &Conversation) -> Vec<Part<'_>> {
         ],
         Content::Messages(messages) => {
             let message = messages.iter().enumerate().map(|(index, message)| Part {
-                place: Place::Message(index),
+                place: Place::Message(&conversation.list, index),
                 role: Some(message.role),
                 text: &message.content,
                 message: Some(message),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use simmer_data::conversation::{Content, Conversation, Message, Role};
+use simmer_data::conversation::{Content, Conversation, ListKey, Message, Role};
 use simmer_data::example::{Limits, Overlong, encode};
 use simmer_data::{Template, TrainOn};
 use tokenizers::{tiny, tiny_with_bos, with_config};
@@ -344,6 +344,9 @@ fn questions_and_answers_belong_together() {
     insta::assert_snapshot!(bench.found(&[chat(&[(Role::User, " "), (Role::Assistant, "Paris.")]), chat(&PARIS)]), @"unasked: row 1: messages[1]: `Paris.`");
     let silent = chat(&[(Role::User, "capital of France?"), (Role::Assistant, "")]);
     insta::assert_snapshot!(bench.found(std::slice::from_ref(&silent)), @"empty_answer: row 1: messages[1]: is empty");
+    let mut of_sharegpt = silent;
+    of_sharegpt.list = ListKey::new("conversations");
+    insta::assert_snapshot!(bench.found(&[of_sharegpt]), @"empty_answer: row 1: conversations[1]: is empty");
 }
 
 #[test]

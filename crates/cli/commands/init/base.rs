@@ -8,9 +8,10 @@ use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::hub::{Place, What};
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::Tokenizer;
+use simmer_data::tokenizer::TokenizerError;
 use simmer_files::size::readable;
 use simmer_model::base::{Base, BaseConfig, BasePrecision};
-use simmer_train::tokenizer;
+use simmer_train::{TrainError, tokenizer};
 
 use crate::failure::{Context, Failure};
 use crate::{embedded, hub, output};
@@ -43,7 +44,7 @@ impl BaseModel {
             ));
         }
         let found = hub::locate(given, What::Tokenizer)?;
-        let tokenizer = tokenizer::open(&found)?;
+        let tokenizer = tokenizer::open(&found).map_err(not_opened)?;
         for note in tokenizer.notes() {
             output::note(note);
         }
@@ -83,6 +84,21 @@ impl BaseModel {
                 readable(bytes)
             ),
         }
+    }
+}
+
+/// An error of opening the tokenizer. There is no recipe yet that could name another.
+fn not_opened(error: TrainError) -> Failure {
+    match error {
+        TrainError::Tokenizer(TokenizerError::Read { ref path, .. })
+            if path.ends_with("tokenizer.json") =>
+        {
+            Failure::from(error).with_hint(
+                "name a base model with `tokenizer.json` or `tokenizer.model`: --base MODEL; of Meta's, copy \
+                 `tokenizer.model` from one level up",
+            )
+        }
+        other => other.into(),
     }
 }
 

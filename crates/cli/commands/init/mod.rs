@@ -22,7 +22,8 @@ use simmer_train::Recipe;
 use simmer_train::estimate::parse_bytes;
 
 use super::train::quoted;
-use crate::commands::fields::{Names, unknown_keys};
+use crate::commands::fields::Names;
+use crate::commands::row_hints::unknown_keys;
 use crate::failure::Failure;
 use crate::output::{self, note};
 use crate::{interrupt, new_file};

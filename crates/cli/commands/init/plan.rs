@@ -212,7 +212,7 @@ impl Settings {
                         room: found.room,
                     });
                 }
-                last = Some((recipe, found, needed));
+                last = Some((found, needed));
             }
             if self.max_tokens > SHORTEST {
                 let shorter = (self.max_tokens / 2).next_multiple_of(ROUND);
@@ -221,7 +221,7 @@ impl Settings {
                 continue;
             }
             return Err(match last {
-                Some((recipe, found, needed)) => too_large(&recipe, &found, needed),
+                Some((found, needed)) => too_large(&found, needed),
                 None => Failure::new("no setting was tried"),
             });
         }
@@ -273,7 +273,7 @@ fn needed(estimate: &Estimate, model: &BaseModel) -> u64 {
     estimate.peak.saturating_sub(mapped)
 }
 
-fn too_large(recipe: &Recipe, found: &Estimate, needed: u64) -> Failure {
+fn too_large(found: &Estimate, needed: u64) -> Failure {
     let room = found.room.map_or(0, |room| room.available);
     let text = format!(
         "the run does not fit in memory: with the smallest settings it needs {}, and {} are free on {}",
@@ -281,10 +281,10 @@ fn too_large(recipe: &Recipe, found: &Estimate, needed: u64) -> Failure {
         readable(room),
         found.device
     );
+    // the smallest settings have been tried
+    let smaller = "close other programs, choose a smaller base model (--base), or use a device with more memory";
     let other = "for another machine, name its memory (--memory 24GiB) and its device (--device libtorch-cuda:0)";
-    Failure::new(text)
-        .and_hint(&found.otherwise(recipe))
-        .and_hint(other)
+    Failure::new(text).and_hint(smaller).and_hint(other)
 }
 
 /// Checks that rows of a format can serve a purpose.

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use simmer_data::format::{Fields, Reader, Reading};
-use simmer_data::{Content, Conversation, DataError, Format, RowError, SourceConfig, Tokenizer};
+use simmer_data::format::{Reader, Reading};
+use simmer_data::{Content, Conversation, DataError, Format, SourceConfig, Tokenizer};
 use simmer_files::splits;
 
 use super::settings::Settings;
-use crate::commands::fields::{Names, hinted};
-use crate::failure::{Context, Failure};
+use crate::commands::fields::Names;
+use crate::commands::row_hints::{hinted, suggested};
+use crate::failure::Failure;
 use crate::hub;
 
 /// How many rows are looked at to choose a template. All of them are read later.
@@ -39,12 +39,6 @@ pub(super) struct Candidate {
     pub(super) why: String,
 }
 
-/// The names of keys, as an error suggests them.
-#[derive(Deserialize)]
-struct Suggestion {
-    fields: Fields,
-}
-
 impl Rows {
     /// Looks at the first rows of a path. `names`: the rows' own names for keys of the format, if they are given.
     pub(super) fn open(path: &str, names: &Names) -> Result<Self, Failure> {
@@ -59,32 +53,30 @@ impl Rows {
             fields: names.fields(),
             ..Reading::default()
         };
-        let reader = match Reader::open(&files, &reading) {
-            Err(error) if names.is_empty() && suggested(&error).is_some() => {
-                let line = suggested(&error).unwrap_or_default();
-                let names: Suggestion = toml::from_str(line)
-                    .map_err(Failure::foreign)
-                    .context("the names of the rows' keys cannot be read")?;
-                reading.fields = names.fields;
-                fields = line
-                    .split_once('=')
-                    .map(|(_, names)| names.trim().to_owned());
+        let opened = Reader::open(&files, &reading);
+        let unnamed = opened.as_ref().err().filter(|_| names.is_empty());
+        let opened = match unnamed.and_then(suggested) {
+            Some(names) => {
+                reading.fields = names.fields();
+                fields = Some(names.toml());
                 // if these names do not help, the first error says more
-                Reader::open(&files, &reading).map_err(|_| error)?
+                Reader::open(&files, &reading).or(opened)
             }
-            Err(error) => return Err(hinted(error)),
-            Ok(opened) => opened,
+            None => opened,
         };
-        if !names.is_empty() {
-            first_usable(Reader::open(&files, &reading)?)?;
-        }
+        let reader = opened.map_err(hinted)?;
         let format = reader.format();
+        let first = match usable(reader) {
+            Err(error) if !names.is_empty() => return Err(hinted(error)),
+            // the pass over all rows reports what is wrong with them
+            first => first.unwrap_or_default(),
+        };
         let text = |file: &PathBuf| splits::kind(&file.to_string_lossy()).as_deref() == Some("txt");
         Ok(Self {
             path: path.to_owned(),
             are_texts: format == Format::Text && files.iter().all(text),
             located: (!is_here).then_some(files),
-            joined: format == Format::PromptCompletion && joined(reader),
+            joined: format == Format::PromptCompletion && joined(&first),
             format,
             fields,
         })
@@ -157,49 +149,30 @@ fn turns(tokenizer: &Tokenizer) -> (&'static str, &'static str) {
     }
 }
 
-/// The line of a recipe that reads rows of an unknown format, if an error suggests one.
-fn suggested(error: &DataError) -> Option<&str> {
-    let DataError::Row { error, .. } = error else {
-        return None;
-    };
-    match &**error {
-        // as text around the line, which is in backticks
-        RowError::UnknownFormat { reading, .. } => reading.as_deref()?.split('`').nth(1),
-        _ => None,
-    }
-}
-
-/// Checks that some of the first rows can be used.
+/// Those of the first rows that can be used.
 ///
 /// # Errors
 /// That of the first row, if none can.
-fn first_usable(mut reader: Reader) -> Result<(), DataError> {
-    let mut wrong = None;
+fn usable(mut reader: Reader) -> Result<Vec<Conversation>, DataError> {
+    let (mut usable, mut wrong) = (Vec::new(), None);
     for _ in 0..LOOKED_AT {
         match reader.next_chunk(1) {
             Ok(rows) if rows.is_empty() => break,
-            Ok(_) => return Ok(()),
-            Err(error) => wrong.get_or_insert(error),
-        };
+            Ok(rows) => usable.extend(rows),
+            Err(error) => drop(wrong.get_or_insert(error)),
+        }
     }
-    wrong.map_or(Ok(()), Err)
+    match wrong {
+        Some(error) if usable.is_empty() => Err(error),
+        _ => Ok(usable),
+    }
 }
 
 /// Whether prompts and completions already have the space that belongs between them.
-fn joined(mut reader: Reader) -> bool {
-    let (mut rows, mut with) = (0, 0);
-    for _ in 0..LOOKED_AT {
-        // rows that cannot be used are reported by the pass over all of them
-        let Ok(chunk) = reader.next_chunk(1) else {
-            continue;
-        };
-        let Some(row) = chunk.first() else { break };
-        if let Some(spaced) = spaced(row) {
-            rows += 1;
-            with += usize::from(spaced);
-        }
-    }
-    rows > 0 && f64::from(with as u32) >= JOINED * f64::from(rows)
+fn joined(rows: &[Conversation]) -> bool {
+    let spaced: Vec<bool> = rows.iter().filter_map(spaced).collect();
+    let with = spaced.iter().filter(|spaced| **spaced).count();
+    !spaced.is_empty() && with as f64 >= JOINED * spaced.len() as f64
 }
 
 /// Whether a prompt ends with white space, or its completion begins with it.

@@ -12,6 +12,7 @@ use super::base::BaseModel;
 use super::rows::{Candidate, Rows};
 use super::settings::{LONGEST, Settings};
 use super::text::counted;
+use crate::commands::row_hints::hinted;
 use crate::failure::{Context, Failure};
 
 /// The longest prompt that is shown at the end of a run, in characters.
@@ -93,7 +94,8 @@ impl Survey {
         let mut data = settings.recipe()?.data;
         rows.locate(&mut data.train[0]);
         let mut survey = Self::default();
-        let mut report = dataset::check(&data, tokenizer, &mut survey)?;
+        let report = dataset::check(&data, tokenizer, &mut survey);
+        let mut report = report.map_err(hinted)?;
         survey.lengths.sort_unstable();
         survey.targets.sort_unstable();
         survey.report = report.train.pop();
@@ -292,7 +294,18 @@ impl Settings {
             counted(all, "row")
         );
         Err(match first {
-            Err(error) => Failure::from(error).within(context),
+            Err(error) => {
+                let failure = hinted(error).within(context);
+                let most = format!(
+                    "rows that cannot be used are left out if they are at most {}% of all",
+                    100.0 * data.max_bad_share
+                );
+                if bad < all {
+                    failure.and_hint(&most)
+                } else {
+                    failure
+                }
+            }
             Ok(_) => Failure::new(context),
         })
     }

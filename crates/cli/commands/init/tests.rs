@@ -160,7 +160,8 @@ fn rows_that_cannot_be_used_are_left_out_if_they_are_few() {
     insta::assert_snapshot!(many, @r#"
     error: many.jsonl: 1 of 7 rows cannot be used
       because: many.jsonl: row 7 (line 7): missing key `completion`; the row has `prompt`
-    hint: add the key; a row of format prompt_completion has `prompt` and `completion` (or `response`); or set data.bad_rows = "drop" to leave such rows out
+    hint: add the key; a row of format prompt_completion has `prompt` and `completion` (or `response`)
+          rows that cannot be used are left out if they are at most 5% of all
     "#);
 }
 
@@ -242,6 +243,7 @@ fn data_and_bases_that_cannot_be_used() {
             "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n",
         ),
         ("unknown.jsonl", "{\"a\": \"b\"}\n"),
+        ("half.jsonl", "{\"prompt\": \"a\", \"answer\": \"b\"}\n"),
         ("empty.jsonl", ""),
         ("broken.json", "[{\"prompt\": "),
     ] {

@@ -1,6 +1,7 @@
 //! Answers and scores of base and trained models, side by side.
 
 use serde::Serialize;
+use simmer_eval::Bootstrap;
 use simmer_eval::report::MetricReport;
 
 use super::page::Named;
@@ -98,12 +99,13 @@ fn score(metric: &MetricReport) -> Vec<String> {
         None => format!("{:.4}", mean.value),
     });
     let differences = metric.differences.iter().flat_map(|found| {
-        let [low, high] = found.interval;
-        [
-            format!("{:+.4}", found.value),
-            format!("{low:+.4} to {high:+.4}"),
-            format!("{:.4}", found.p),
-        ]
+        let value = format!("{:+.4}", found.value);
+        let Some(Bootstrap { interval, p }) = found.bootstrap else {
+            return [value, "–".to_owned(), "–".to_owned()];
+        };
+        let [low, high] = interval;
+        let interval = format!("{low:+.4} to {high:+.4}");
+        [value, interval, format!("{p:.4}")]
     });
     std::iter::once(metric.metric.clone())
         .chain(means)

@@ -3,8 +3,10 @@
 use serde_json::Value;
 use simmer_hint::Hint;
 
+use super::Absent;
 use crate::conversation::Role;
 use crate::integer;
+use crate::nearest::nearest;
 use crate::template::RenderError;
 
 /// An error in a row.
@@ -25,7 +27,7 @@ pub enum RowError {
     /// A key of the format is missing.
     #[error(
         "{}; the row has {}",
-        missing(key, own, *is_null),
+        missing(absent, *is_null),
         list(keys)
     )]
     MissingKey {
@@ -34,9 +36,7 @@ pub enum RowError {
         /// The keys of that format.
         expected: &'static str,
         /// The missing key.
-        key: &'static str,
-        /// What `fields` says that the rows call it.
-        own: String,
+        absent: Box<Absent>,
         /// Whether the row has the key as null.
         is_null: bool,
         /// The row's keys.
@@ -219,10 +219,12 @@ pub enum RowError {
         name: String,
     },
     /// A message has a role that is not allowed at its place.
-    #[error("{key}[{index}]: expected a message from {expected}, found {role}")]
+    #[error("{own}[{index}]: expected a message from {expected}, found {role}")]
     Misplaced {
         /// The key of the list.
         key: &'static str,
+        /// What `fields` says that the rows call it.
+        own: String,
         /// The message's index, from 0.
         index: usize,
         /// Its role.
@@ -253,14 +255,14 @@ impl Hint for RowError {
                 "if another key has it, name that key beside the path: `fields = {{ {missing} = \"...\" }}`"
             )),
             RowError::UnknownFormat { null: Some(key), .. } => Some(format!("`{key}` is null in this row: give it a value, or remove the row")),
-            RowError::UnknownFormat { absent, keys, .. } if !absent.is_empty() => Some(meant(absent, keys)),
+            RowError::UnknownFormat { absent, keys, .. } if !absent.is_empty() => Some(Absent::hint(absent, keys)),
             RowError::UnknownFormat { reading: Some(reading), .. } => Some(format!("to read these rows {reading} beside their path")),
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
                 Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
             }
-            RowError::MissingKey { own, is_null: true, .. } => Some(format!("give `{own}` a value, or remove the row")),
-            RowError::MissingKey { key, own, keys, .. } if own != key => {
-                Some(meant(&[Absent { own: own.clone(), key: (*key).to_owned() }], keys))
+            RowError::MissingKey { absent, is_null: true, .. } => Some(format!("give `{}` a value, or remove the row", absent.own)),
+            RowError::MissingKey { absent, keys, .. } if absent.is_renamed() => {
+                Some(Absent::hint(std::slice::from_ref(&**absent), keys))
             }
             RowError::MissingKey { format, expected, fields, .. } => {
                 let or = fields.as_ref().map_or_else(String::new, |fields| format!(", or set `{fields}` beside the path"));
@@ -299,54 +301,17 @@ impl Hint for RowError {
     }
 }
 
-fn missing(key: &str, own: &str, is_null: bool) -> String {
-    let read_as = if own == key {
-        String::new()
-    } else {
-        format!(", which `fields` reads as `{key}`")
-    };
+fn missing(absent: &Absent, is_null: bool) -> String {
     if is_null {
-        format!("key `{own}`{read_as}: expected a value, found null")
+        format!("key {absent}: expected a value, found null")
     } else {
-        format!("missing key `{own}`{read_as}")
+        format!("missing key {absent}")
     }
-}
-
-/// A key that `fields` names, and that a row does not have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Absent {
-    /// The name.
-    pub own: String,
-    /// The key of the format that it is read as.
-    pub key: String,
 }
 
 fn and_not(absent: &[Absent]) -> String {
-    let each = absent.iter();
-    let each = each
-        .map(|Absent { own, key }| format!(", and no `{own}`, which `fields` reads as `{key}`"));
-    each.collect()
-}
-
-/// The hint for names in `fields` that a row with these keys does not have.
-fn meant(absent: &[Absent], keys: &[String]) -> String {
-    let near = |own: &str| {
-        let near = keys.iter().map(|key| (strsim::jaro_winkler(key, own), key));
-        let near = near.max_by(|(a, _), (b, _)| a.total_cmp(b));
-        near.filter(|(like, _)| *like > 0.8).map(|(_, key)| key)
-    };
-    for Absent { own, key } in absent {
-        if let Some(near) = near(own) {
-            return format!("did you mean {key} = \"{near}\"?");
-        }
-        // the two sides are swapped
-        if keys.contains(key) {
-            return format!(
-                "the key of a format comes first, then the rows' own name: {own} = \"{key}\""
-            );
-        }
-    }
-    "`fields` has the keys of a format, each with the rows' own name for it: instruction = \"question\", output = \"answer\"".to_owned()
+    let each = absent.iter().map(|absent| format!(", and no {absent}"));
+    each.collect::<Vec<_>>().concat()
 }
 
 /// The hint for a key of a message that nothing reads.
@@ -386,12 +351,8 @@ fn unused(key: &str) -> String {
 }
 
 fn unknown_role(role: &str, known: &str) -> String {
-    let near = known
-        .split(", ")
-        .map(|name| (strsim::jaro_winkler(name, &role.to_lowercase()), name))
-        .filter(|(similarity, _)| *similarity > 0.85)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
+    let near = nearest(&role.to_lowercase(), known.split(", "));
+    match near.filter(|(similarity, _)| *similarity > 0.85) {
         Some((_, name)) => format!("did you mean `{name}`?"),
         None => "rename the role, or remove the message".into(),
     }

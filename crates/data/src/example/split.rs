@@ -123,6 +123,7 @@ impl Maker<'_> {
     fn with(&self, messages: Vec<Message>) -> Conversation {
         Conversation {
             content: Content::Messages(messages),
+            list: self.row.list.clone(),
             tools: self.row.tools.clone(),
             origin: self.row.origin.clone(),
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Format;
 use crate::error::{Absent, DataError};
+use crate::nearest::nearest;
 
 /// The keys of the format, each with the rows' own name: `{ instruction = "question", output = "answer" }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,18 +52,12 @@ impl Fields {
         fields.filter(|(name, _)| !Fields::is_nested(name))
     }
 
-    /// The names that a row with these keys does not have.
-    pub(super) fn absent_in(&self, keys: &[String]) -> Vec<Absent> {
-        let is_absent = |own: &str| {
-            let null = format!("{own} = null");
-            !keys.iter().any(|key| key == own || *key == null)
-        };
-        let absent = self.of_rows().filter(|(_, own)| is_absent(own));
-        let absent = absent.map(|(key, own)| Absent {
-            own: own.to_owned(),
-            key: key.to_owned(),
-        });
-        absent.collect()
+    /// A key of the format that rows lack, with their own name for it.
+    pub(super) fn absent(&self, name: &str) -> Absent {
+        Absent {
+            own: self.own(name).to_owned(),
+            key: name.to_owned(),
+        }
     }
 
     /// Checks that the format has all keys that are given other names.
@@ -71,15 +66,12 @@ impl Fields {
         let Some(unknown) = self.names().find(|name| !known.contains(name)) else {
             return Ok(());
         };
-        let near = known.iter().max_by(|a, b| {
-            let like = |name: &str| strsim::jaro_winkler(name, unknown);
-            like(a).total_cmp(&like(b))
-        });
+        let near = nearest(unknown, known.iter().copied());
         Err(DataError::Config {
             key: "train.fields",
             problem: format!(
                 "format {format} has no field `{unknown}`; did you mean `{}`? It has {}",
-                near.copied().unwrap_or_default(),
+                near.map_or("", |(_, near)| near),
                 known.join(", ")
             ),
         })

@@ -27,7 +27,7 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
     let system = row.optional(&SYSTEM)?;
     with_system("system", system, &mut messages)?;
     row.drop_answers_before_question(&mut messages);
-    check_turns("messages", &messages)?;
+    check_turns(row, "messages", &messages)?;
     Ok(Content::Messages(messages))
 }
 
@@ -41,10 +41,10 @@ pub(super) fn list(
         Some(Value::Array(items)) => Ok(items),
         // CSV and Parquet files may have the list as JSON in a string.
         Some(Value::String(text)) if text.trim_start().starts_with('[') => {
-            integer::from_str(&text).map_err(|error| inner_json(key, &text, &error))
+            integer::from_str(&text).map_err(|error| inner_json(&row.own(key), &text, &error))
         }
         Some(other) => Err(RowError::WrongType {
-            key: key.into(),
+            key: row.own(key),
             expected: "a list",
             found: json_type(&other),
         }),

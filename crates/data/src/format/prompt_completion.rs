@@ -55,7 +55,7 @@ fn conversation(row: &mut Row) -> Result<Content, RowError> {
         return Err(RowError::NoAnswer);
     }
     turns.extend(completion);
-    check_turns("prompt and completion", &turns)?;
+    check_turns(row, "prompt and completion", &turns)?;
     Ok(Content::Messages(turns))
 }
 

@@ -287,8 +287,8 @@ impl Reader {
         Err(DataError::Config {
             key: "train.fields",
             problem: format!(
-                "no row has the key `{}`, which `fields` reads as `{field}`",
-                self.parser.reading.fields.own(field)
+                "no row has the key {}",
+                self.parser.reading.fields.absent(field)
             ),
         })
     }
@@ -304,7 +304,7 @@ impl Parser {
             reading: suggest::for_row(&keys),
             keys: keys.keys(),
             known: Format::list(),
-            absent: self.reading.fields.absent_in(&keys.keys()),
+            absent: keys.absent(),
         };
         Format::of(&keys).ok_or_else(|| row(unknown_format()))
     }
@@ -351,6 +351,7 @@ impl Parser {
                 });
             }
             let mut conversation = Conversation::new(content);
+            conversation.list = row.list(format);
             conversation.tools = row.tools.take();
             let leading_answers = row.dropped_answers;
             Ok(Parsed {

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::structure::strip_nulls;
 use super::{Fields, Format, suggest};
-use crate::conversation::{Message, Role};
-use crate::error::{RowError, json_type};
+use crate::conversation::{ListKey, Message, Role};
+use crate::error::{Absent, RowError, json_type};
 
 /// Keys with content in any format: if they are not blank, they must be used.
 const CONTENT_KEYS: [&str; 5] = ["system", "history", "context", "tools", "functions"];
@@ -67,6 +67,28 @@ impl Row {
     /// The keys of the format that were renamed to.
     pub(super) fn renamed(&self) -> Vec<String> {
         self.renamed.clone()
+    }
+
+    /// The keys that `fields` names and the row does not have.
+    pub(super) fn absent(&self) -> Vec<Absent> {
+        let has = |name: &str| self.renamed.iter().any(|renamed| renamed == name);
+        let names = self.fields.of_rows().map(|(name, _)| name);
+        let absent = names.filter(|name| !has(name));
+        absent.map(|name| self.fields.absent(name)).collect()
+    }
+
+    /// The row's own key of its list of messages.
+    pub(super) fn list(&self, format: Format) -> ListKey {
+        match format {
+            Format::Messages | Format::Sharegpt => {
+                let key = format.spec().mark;
+                match self.fields.own(key) {
+                    own if own == key => ListKey::new(key),
+                    own => ListKey::new(own.to_owned()),
+                }
+            }
+            _ => ListKey::default(),
+        }
     }
 
     /// The row's own name for a key of messages.
@@ -161,13 +183,12 @@ impl Row {
     }
 
     pub(super) fn missing(&self, format: Format, key: &'static str) -> RowError {
-        let own = self.own(key);
+        let absent = self.fields.absent(key);
         RowError::MissingKey {
             format: format.name(),
             expected: format.keys(),
-            key,
-            own: own.clone(),
-            is_null: self.keys.contains(&format!("{own} = null")),
+            is_null: self.keys.contains(&format!("{} = null", absent.own)),
+            absent: Box::new(absent),
             keys: self.keys(),
             fields: suggest::for_key(self, key),
         }

@@ -25,6 +25,6 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
     let system = row.optional(&SYSTEM)?;
     with_system("system", system, &mut messages)?;
     row.drop_answers_before_question(&mut messages);
-    check_turns("conversations", &messages)?;
+    check_turns(row, "conversations", &messages)?;
     Ok(Content::Messages(messages))
 }

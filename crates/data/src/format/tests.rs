@@ -309,6 +309,52 @@ fn messages_with_unused_content_are_refused() {
 }
 
 #[test]
+fn messages_are_named_by_the_key_of_the_row() {
+    let turn = |from: &str, value: &str| json!({"from": from, "value": value});
+    let (asked, answered) = (turn("human", "Hi"), turn("gpt", "Hello"));
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.json");
+    let read = |own: &str, turns: &[&serde_json::Value]| {
+        std::fs::write(&path, json!({own: turns}).to_string()).unwrap();
+        let own = (own != "conversations").then(|| ("conversations".to_owned(), own.to_owned()));
+        let reading = Reading {
+            fields: Fields::new(own),
+            ..Reading::default()
+        };
+        let read = read_with(&path, &reading);
+        let read = read.map(|mut source| source.conversations.remove(0));
+        read.map_err(|error| {
+            explain(&error, folder.path())
+                .lines()
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+    };
+    let late = turn("system", "Late");
+    let errors = ["conversations", "dialog"].map(|own| {
+        let row = read(own, &[&asked, &answered]).unwrap();
+        [
+            row.list.at(1),
+            read(own, &[&answered, &asked]).unwrap_err(),
+            read(own, &[&asked, &json!("Hello")]).unwrap_err(),
+            read(own, &[&asked, &answered, &late]).unwrap_err(),
+        ]
+        .join("\n")
+    });
+    insta::assert_snapshot!(errors.join("\n"), @"
+    conversations[1]
+    rows.json: row 1 (line 1): conversations[0]: expected a message from user, found assistant
+    rows.json: row 1 (line 1): key `conversations[1]`: expected an object, found a string
+    rows.json: row 1 (line 1): conversations[2]: expected a message from user, assistant or tool, found system
+    dialog[1]
+    rows.json: row 1 (line 1): dialog[0]: expected a message from user, found assistant
+    rows.json: row 1 (line 1): key `dialog[1]`: expected an object, found a string
+    rows.json: row 1 (line 1): dialog[2]: expected a message from user, assistant or tool, found system
+    ");
+}
+
+#[test]
 fn messages_keep_what_chat_templates_use() {
     let row = json!({
         "tools": [{"name": "find"}],
@@ -604,16 +650,19 @@ fn fields_may_have_other_names() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("rows.json");
     std::fs::write(&path, json!({"question": "Add.", "reply": "2"}).to_string()).unwrap();
-    let read = |format: Format, fields: &[(&str, &str)]| {
+    let read_as = |format: Option<Format>, fields: &[(&str, &str)]| {
         let fields = fields
             .iter()
             .map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
         let reading = Reading {
-            format: Some(format),
+            format,
             fields: Fields::new(fields),
             ..Reading::default()
         };
-        let read = read_with(&path, &reading);
+        read_with(&path, &reading)
+    };
+    let read = |format: Format, fields: &[(&str, &str)]| {
+        let read = read_as(Some(format), fields);
         read.map(|mut source| source.conversations.remove(0).content)
             .map_err(|error| explain(&error, folder.path()))
     };
@@ -621,15 +670,8 @@ fn fields_may_have_other_names() {
     assert_eq!(read(Format::Alpaca, &named), Ok(instruction(None, "2")));
     insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history, tools");
     insta::assert_snapshot!(read(Format::Alpaca, &[named[0], ("output", "replay")]).unwrap_err());
-    let detected = |fields: &[(&str, &str)]| {
-        let fields = fields.iter();
-        let fields = fields.map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
-        let reading = Reading {
-            fields: Fields::new(fields),
-            ..Reading::default()
-        };
-        explain(&read_with(&path, &reading).unwrap_err(), folder.path())
-    };
+    let detected =
+        |fields: &[(&str, &str)]| explain(&read_as(None, fields).unwrap_err(), folder.path());
     let wrong = [
         detected(&[("instruction", "qestion"), named[1]]),
         detected(&[("question", "instruction"), named[1]]),

@@ -48,10 +48,11 @@ pub(super) fn messages(
     key: &'static str,
     items: Vec<Value>,
 ) -> Result<Vec<Message>, RowError> {
+    let own = row.own(key);
     let items = items.into_iter().enumerate();
     items
         .map(|(index, item)| {
-            let at = format!("{key}[{index}]");
+            let at = format!("{own}[{index}]");
             match item {
                 Value::Object(fields) => message(row, key == "conversations", &at, fields),
                 other => Err(RowError::WrongType {
@@ -294,9 +295,14 @@ pub(super) fn with_system(
 }
 
 /// Checks the order of the roles: at most one system message, then a user message, and at least one answer.
-pub(super) fn check_turns(key: &'static str, messages: &[Message]) -> Result<(), RowError> {
+pub(super) fn check_turns(
+    row: &Row,
+    key: &'static str,
+    messages: &[Message],
+) -> Result<(), RowError> {
     let misplaced = |index: usize, expected| RowError::Misplaced {
         key,
+        own: row.own(key),
         index,
         role: messages[index].role,
         expected,

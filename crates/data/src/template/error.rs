@@ -5,6 +5,7 @@ use simmer_hint::Hint;
 use super::Template;
 use super::jinja::STEPS;
 use crate::conversation::{Layout, Role};
+use crate::nearest::nearest;
 
 /// Why a conversation cannot be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +47,12 @@ pub enum RenderError {
         what: String,
     },
     /// A plain template has no marks around a message that is to be trained on.
-    #[error(
-        "template `{template}` does not mark messages[{index}] in its text, which is to be trained on"
-    )]
+    #[error("template `{template}` does not mark {message} in its text, which is to be trained on")]
     Unmarked {
         /// The template.
         template: String,
-        /// The message's index, from 0.
-        index: usize,
+        /// The message, by its place in the row.
+        message: String,
     },
     /// Only marked messages are trained on, and the row marks none.
     #[error("no message of this row is marked to be trained on")]
@@ -81,10 +80,10 @@ pub enum RenderError {
     )]
     Endless,
     /// The span of a message cannot be found in the chat template's text.
-    #[error("chat template: cannot find messages[{index}] ({role}) in its text: {why}")]
+    #[error("chat template: cannot find {message} ({role}) in its text: {why}")]
     SpanNotFound {
-        /// The message's index, from 0.
-        index: usize,
+        /// The message, by its place in the row.
+        message: String,
         /// Its role.
         role: Role,
         /// Why it cannot be found.
@@ -206,11 +205,8 @@ impl Hint for TemplateError {
 /// The known name that may be meant, as the end of a sentence.
 fn near(name: &str) -> String {
     let plain = name.trim().to_lowercase().replace(['_', ' '], "-");
-    let similarity = |known: &str| strsim::jaro_winkler(&plain, known);
-    Template::names()
-        .map(|known| (similarity(known), known))
-        .filter(|(similarity, known)| *similarity > 0.8 && *known != name)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+    nearest(&plain, Template::names().filter(|known| *known != name))
+        .filter(|(similarity, _)| *similarity > 0.8)
         .map_or_else(String::new, |(_, known)| {
             format!("; did you mean `{known}`?")
         })

@@ -26,7 +26,7 @@ impl Evaluator<'_> {
         place: usize,
         generation: &Generation,
     ) -> Result<Open, EvalError> {
-        let Asked::Text { prompt, turns, .. } = &question.asked else {
+        let Asked::Text { turns, .. } = &question.asked else {
             return Err(EvalError::row(&question.origin, "the row has no prompt"));
         };
         let tokens = if let Some(chat) = self.chat {
@@ -34,7 +34,7 @@ impl Evaluator<'_> {
             let rendered = rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
             prompt_tokens(&rendered, self.tokenizer)?
         } else {
-            let ids = self.tokenizer.encode(prompt)?.ids;
+            let ids = self.tokenizer.encode(&turns.text())?.ids;
             [self.tokenizer.prefix(), &ids].concat()
         };
         Ok(self.open(place, tokens, generation.max_new_tokens))

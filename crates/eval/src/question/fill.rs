@@ -106,7 +106,6 @@ impl Texts<'_> {
         let answers = generation.answers.as_ref();
         let answers = answers.map(|answers| self.list("answers", answers, origin, fields));
         Ok(Asked::Text {
-            prompt: turns.text(),
             turns,
             answers: answers.transpose()?.unwrap_or_default(),
         })

@@ -45,9 +45,10 @@ impl Question {
                 format!("{:?} {:?}", conversation.content, conversation.tools)
             }
             // the parts of a prompt are in it
-            Asked::Text {
-                prompt, answers, ..
-            } => format!("Text {{ prompt: {prompt:?}, answers: {answers:?} }}"),
+            Asked::Text { turns, answers } => {
+                let prompt = turns.text();
+                format!("Text {{ prompt: {prompt:?}, answers: {answers:?} }}")
+            }
             asked @ Asked::Choice { .. } => format!("{asked:?}"),
         };
         sha256(asked.as_bytes())[..16].to_owned()
@@ -70,9 +71,7 @@ pub enum Asked {
     },
     /// The continuation of a prompt.
     Text {
-        /// The prompt.
-        prompt: String,
-        /// The same in parts.
+        /// The prompt, in parts.
         turns: Turns,
         /// The right answers; empty if the metrics do not need them.
         answers: Vec<String>,
@@ -128,11 +127,11 @@ impl Task {
         let mut conversations = Vec::new();
         if instruction.row.is_empty() {
             let path = rows::first(self, &self.files, folder)?;
+            let reading = Reading {
+                fields: instruction.names.clone(),
+                ..Reading::default()
+            };
             for file in simmer_data::file::files(&path)? {
-                let reading = Reading {
-                    fields: instruction.names.clone(),
-                    ..Reading::default()
-                };
                 conversations.extend(Reader::open(&[file], &reading)?.rest()?);
             }
         } else {

@@ -264,9 +264,7 @@ fn asked(question: &Question) -> (String, String) {
             let context = pairs.first().map_or("", |pair| pair.context.as_str());
             (context.to_owned(), right.join("\n"))
         }
-        Asked::Text {
-            prompt, answers, ..
-        } => (prompt.clone(), answers.join("\n")),
+        Asked::Text { turns, answers } => (turns.text(), answers.join("\n")),
         Asked::Instruction(conversation) => {
             let mut messages = conversation.messages().unwrap_or_default();
             let last = messages.pop().map(|message| message.content);

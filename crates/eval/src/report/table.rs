@@ -3,7 +3,7 @@
 use simmer_files::size::{are, counted};
 
 use super::{Contamination, MetricReport, Report, TaskReport};
-use crate::statistics::{Difference, Mean};
+use crate::statistics::{Bootstrap, Difference, FEWEST_ROWS, Mean};
 
 /// Differences with a smaller p-value get a star.
 const SIGNIFICANT: f64 = 0.05;
@@ -192,16 +192,14 @@ fn shown(mean: &Mean) -> String {
 }
 
 fn shown_difference(difference: &Difference) -> String {
-    let [low, high] = difference.interval;
-    let finite = [difference.value, low, high]
-        .iter()
-        .all(|bound| bound.is_finite());
-    let star = if finite && difference.p < SIGNIFICANT {
-        "*"
-    } else {
-        ""
+    let value = difference.value;
+    let Some(Bootstrap { interval, p }) = difference.bootstrap else {
+        return format!("{value:+.4}");
     };
-    format!("{:+.4} [{low:+.4}, {high:+.4}]{star}", difference.value)
+    let [low, high] = interval;
+    let finite = [value, low, high].iter().all(|bound| bound.is_finite());
+    let star = if finite && p < SIGNIFICANT { "*" } else { "" };
+    format!("{value:+.4} [{low:+.4}, {high:+.4}]{star}")
 }
 
 fn notes(report: &Report) -> Vec<String> {
@@ -213,6 +211,12 @@ fn notes(report: &Report) -> Vec<String> {
             ""
         }
     )];
+    let few = |task: &TaskReport| task.rows < FEWEST_ROWS;
+    if report.models.len() > 1 && report.tasks.iter().any(few) {
+        notes.push(format!(
+            "Differences on fewer than {FEWEST_ROWS} rows have no interval."
+        ));
+    }
     if (0..report.models.len()).any(|model| knows_data(report, model)) {
         notes.push(
             "contaminated: rows that the adapter was trained on with words of the task's questions."
@@ -282,8 +286,15 @@ mod tests {
     fn a_star_needs_finite_bounds() {
         let shown = |value, interval| {
             let p = 0.001;
-            shown_difference(&Difference { value, interval, p })
+            let bootstrap = Some(Bootstrap { interval, p });
+            shown_difference(&Difference { value, bootstrap })
         };
+        let bootstrap = None;
+        let few = Difference {
+            value: -0.5,
+            bootstrap,
+        };
+        assert_eq!(shown_difference(&few), "-0.5000");
         assert_eq!(shown(0.5, [0.25, 0.75]), "+0.5000 [+0.2500, +0.7500]*");
         for value in [f64::NAN, f64::INFINITY] {
             assert!(!shown(value, [0.25, 0.75]).contains('*'));

@@ -65,43 +65,72 @@ pub(super) fn read(
         file: file.into(),
         why,
     };
+    let (query, gates) = parts(tensors).map_err(&wrong)?;
+    let kind = kind_of(&gates).map_err(&wrong)?;
+    let rows = query.shape[0];
+    let per_layer = prompts_of_a_layer(rows, &gates, prompts).map_err(&wrong)?;
+    let layers = rows / per_layer;
+    let tensors = under_peft_keys(&query, gates, per_layer).map_err(&wrong)?;
+    let config = AdapterConfig {
+        kind,
+        task_type: Some("CAUSAL_LM".to_owned()),
+        target_modules: Some(Targets::Names(vec![ATTENTION.to_owned()])),
+        adapter_len: per_layer,
+        adapter_layers: layers,
+        ..AdapterConfig::default()
+    };
+    Ok(Original {
+        tensors,
+        note: note(&config),
+        config,
+    })
+}
+
+/// The prompts of all layers, which are a matrix, and the gates by layer. The error is the end of a sentence.
+fn parts(tensors: Vec<(String, Tensor)>) -> Result<(Tensor, BTreeMap<usize, Tensor>), String> {
     let mut query = None;
-    let mut gates: BTreeMap<usize, Tensor> = BTreeMap::new();
+    let mut gates = BTreeMap::new();
     for (key, tensor) in tensors {
         if key == QUERY {
             query = Some(tensor);
         } else if let Some(layer) = layer_of(&key) {
             gates.insert(layer, tensor);
         } else {
-            return Err(wrong(format!(
+            return Err(format!(
                 "unexpected tensor `{key}`: simmer reads version 1, which has `{QUERY}` and `layers.N.attention.gate` alone"
-            )));
+            ));
         }
     }
-    let Some(query) = query else {
-        return Err(wrong(format!("`{QUERY}` is missing")));
-    };
-    let [rows, hidden] = query.shape[..] else {
+    let query = query.ok_or_else(|| format!("`{QUERY}` is missing"))?;
+    if query.shape.len() != 2 {
         let found = &query.shape;
-        return Err(wrong(format!(
-            "`{QUERY}`: expected a matrix, found {found:?}"
-        )));
-    };
-    let kind = kind_of(&gates).map_err(&wrong)?;
-    let per_layer = prompts_of_a_layer(rows, &gates, prompts).map_err(&wrong)?;
+        return Err(format!("`{QUERY}`: expected a matrix, found {found:?}"));
+    }
+    Ok((query, gates))
+}
+
+/// Gates and prompts of the upper layers, those with `per_layer` prompts each. The error is the end of a sentence.
+///
+/// `query`: `[L·P, H]`.
+fn under_peft_keys(
+    query: &Tensor,
+    mut gates: BTreeMap<usize, Tensor>,
+    per_layer: usize,
+) -> Result<Vec<(String, Tensor)>, String> {
+    let (rows, hidden) = (query.shape[0], query.shape[1]);
     let layers = rows / per_layer;
     let last = gates.keys().max().map_or(0, |last| last + 1);
     let first = last.checked_sub(layers).ok_or_else(|| {
-        wrong(format!(
+        format!(
             "{rows} prompts are {per_layer} for each of {layers} layers, and there are gates of {last} layers alone"
-        ))
+        )
     })?;
     let mut found = Vec::with_capacity(2 * layers);
     let bytes = query.bytes.len() / layers;
     for (at, layer) in (first..last).enumerate() {
         let key = |end: &str| format!("{KEY_PREFIX}model.layers.{layer}.{ATTENTION}{end}");
         let Some(gate) = gates.remove(&layer) else {
-            return Err(wrong(format!("`{}` is missing", gate_key(layer))));
+            return Err(format!("`{}` is missing", gate_key(layer)));
         };
         let values = gate.shape.iter().product();
         let gate = Tensor {
@@ -116,19 +145,7 @@ pub(super) fn read(
         found.push((key(GATE.end), gate));
         found.push((key(PROMPT.end), of_layer));
     }
-    let config = AdapterConfig {
-        kind,
-        task_type: Some("CAUSAL_LM".to_owned()),
-        target_modules: Some(Targets::Names(vec![ATTENTION.to_owned()])),
-        adapter_len: per_layer,
-        adapter_layers: layers,
-        ..AdapterConfig::default()
-    };
-    Ok(Original {
-        tensors: found,
-        note: note(&config),
-        config,
-    })
+    Ok(found)
 }
 
 fn note(config: &AdapterConfig) -> String {
@@ -277,47 +294,12 @@ pub fn to_peft(folder: &AdapterFolder, base: &ModelConfig, out: &Path) -> Result
         return Err(other("it is in PEFT's form already".to_owned()));
     }
     let (attention, mut tensors) = layers_of(folder, base)?;
-    let (features, hidden) = (base.num_attention_heads * base.head_dim, base.hidden_size);
-    if features != hidden {
-        return Err(other(format!(
-            "the heads of its base model have {features} features, and its hidden size is {hidden}: PEFT takes the two to be equal"
-        )));
-    }
-    let output = layout::modules(base).into_iter();
-    let mut output = output.filter(|module| {
-        module
-            .module
-            .is_some_and(|of| of.role == Role::AttentionOutput)
-    });
-    if output.any(|module| module.bias) {
-        let why = "the output projection of its base model has a bias, which PEFT adds once more";
-        return Err(other(why.to_owned()));
-    }
+    check_base_for_peft(base).map_err(other)?;
     for selected in &attention {
         let key = format!("{KEY_PREFIX}{}{}", selected.name, GATE.end);
-        let Some(gates) = tensors.trained.get_mut(&key) else {
-            continue;
-        };
-        let effective = gates
-            .iter::<f32>()
-            .map(|gate| match config.gate_activation {
-                GateActivation::Tanh => gate.tanh(),
-                GateActivation::None => gate,
-            });
-        let effective: Vec<f32> = effective.collect();
-        let first = effective.first().copied().unwrap_or_default();
-        if effective
-            .iter()
-            .any(|gate| gate.to_bits() != first.to_bits())
-        {
-            let least = effective.iter().copied().fold(f32::INFINITY, f32::min);
-            let most = effective.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            return Err(other(format!(
-                "PEFT has one gate for all heads of a layer, and those of `{}` differ: they scale by {least:.4} to {most:.4}",
-                selected.name
-            )));
+        if let Some(gates) = tensors.trained.get_mut(&key) {
+            *gates = one_gate(gates, config.gate_activation, &selected.name).map_err(other)?;
         }
-        *gates = TensorData::new(vec![first], [1]);
     }
     let config = AdapterConfig {
         kind: &ADAPTION_PROMPT,
@@ -331,6 +313,54 @@ pub fn to_peft(folder: &AdapterFolder, base: &ModelConfig, out: &Path) -> Result
         ..Card::default()
     };
     AdapterFolder::save(out, &config, &tensors.trained, &[], &card, Existing::Refuse)
+}
+
+/// Checks that PEFT's form computes the same for this base model. The error is the end of a sentence.
+fn check_base_for_peft(base: &ModelConfig) -> Result<(), String> {
+    let (features, hidden) = (base.num_attention_heads * base.head_dim, base.hidden_size);
+    if features != hidden {
+        return Err(format!(
+            "the heads of its base model have {features} features, and its hidden size is {hidden}: PEFT takes the two to be equal"
+        ));
+    }
+    let output = layout::modules(base).into_iter();
+    let mut output = output.filter(|module| {
+        module
+            .module
+            .is_some_and(|of| of.role == Role::AttentionOutput)
+    });
+    if output.any(|module| module.bias) {
+        let why = "the output projection of its base model has a bias, which PEFT adds once more";
+        return Err(why.to_owned());
+    }
+    Ok(())
+}
+
+/// The gate that all heads of a layer have, behind its activation. The error is the end of a sentence.
+///
+/// `gates`: `[N]`.
+fn one_gate(
+    gates: &TensorData,
+    activation: GateActivation,
+    layer: &str,
+) -> Result<TensorData, String> {
+    let effective = gates.iter::<f32>().map(|gate| match activation {
+        GateActivation::Tanh => gate.tanh(),
+        GateActivation::None => gate,
+    });
+    let effective: Vec<f32> = effective.collect();
+    let first = effective.first().copied().unwrap_or_default();
+    if effective
+        .iter()
+        .any(|gate| gate.to_bits() != first.to_bits())
+    {
+        let least = effective.iter().copied().fold(f32::INFINITY, f32::min);
+        let most = effective.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        return Err(format!(
+            "PEFT has one gate for all heads of a layer, and those of `{layer}` differ: they scale by {least:.4} to {most:.4}"
+        ));
+    }
+    Ok(TensorData::new(vec![first], [1]))
 }
 
 /// The layers with prompts, and their tensors.

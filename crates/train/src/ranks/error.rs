@@ -92,6 +92,16 @@ pub enum RanksError {
         /// What the rank has.
         theirs: String,
     },
+    /// A rank whose device computes in another dtype, where the recipe leaves it open.
+    #[error("rank {rank} has another dtype of activations: {theirs}, rank 0 has {ours}")]
+    OtherCompute {
+        /// The rank.
+        rank: usize,
+        /// What rank 0 computes in.
+        ours: String,
+        /// What the rank computes in.
+        theirs: String,
+    },
     /// Bytes that are no message.
     #[error("rank {rank} has sent something that is no message: {why}")]
     Message {
@@ -223,6 +233,9 @@ impl Hint for RanksError {
             Self::Differs { .. } => {
                 Some("start all ranks with the same program, recipe and base model".to_owned())
             }
+            Self::OtherCompute { .. } => Some(
+                "set base.compute in the recipe, so that all ranks compute in one dtype".to_owned(),
+            ),
             Self::Sequential { .. } => Some("resume it on one rank".to_owned()),
             Self::Full { .. } => Some("start one rank, or train an adapter".to_owned()),
             Self::NoMpi { .. } | Self::Pmix { .. } => Some(

@@ -108,8 +108,11 @@ impl Hello {
             return differs("number of trained parameters", ours, theirs);
         }
         if self.compute != theirs.compute {
-            let what = "dtype of activations (set `base.compute` to make them equal)";
-            return differs(what, self.compute.clone(), theirs.compute.clone());
+            return Err(RanksError::OtherCompute {
+                rank,
+                ours: self.compute.clone(),
+                theirs: theirs.compute.clone(),
+            });
         }
         Ok(())
     }
@@ -148,6 +151,8 @@ pub(crate) fn hear(ranks: &dyn Ranks, ours: &Hello) -> Result<Vec<Place>, RanksE
 
 #[cfg(test)]
 mod tests {
+    use simmer_hint::Hint;
+
     use super::*;
     use crate::ranks::Threads;
 
@@ -168,7 +173,12 @@ mod tests {
             let ranks = Threads::of(2);
             tell(&ranks[1], theirs.as_ref().map_err(String::clone)).unwrap();
             let heard = hear(&ranks[0], &hello());
-            heard.map_err(|error| error.to_string())
+            heard.map_err(|error| match error {
+                RanksError::OtherCompute { .. } => {
+                    format!("{error}\nhint: {}", error.hint().unwrap())
+                }
+                _ => error.to_string(),
+            })
         };
         assert_eq!(said(Ok(hello())).unwrap().len(), 2);
         let with = |change: fn(&mut Hello)| {
@@ -189,7 +199,8 @@ mod tests {
         rank 1 has another recipe: sha256 x, rank 0 has sha256 r
         rank 1 has another base model: config.json missing, rank 0 has config.json c
         rank 1 has another number of trained parameters: 8, rank 0 has 7
-        rank 1 has another dtype of activations (set `base.compute` to make them equal): bf16, rank 0 has f32
+        rank 1 has another dtype of activations: bf16, rank 0 has f32
+        hint: set base.compute in the recipe, so that all ranks compute in one dtype
         rank 1: model.safetensors: no such file
         ");
     }

@@ -38,6 +38,8 @@ pub(super) struct Pace {
     pub(super) longest: Duration,
     /// How long the end of the run waits for the server.
     pub(super) at_end: Duration,
+    /// How much of that passes before the user is told what the program waits for.
+    pub(super) unnoticed: Duration,
 }
 
 impl Default for Pace {
@@ -47,6 +49,7 @@ impl Default for Pace {
             retry: Duration::from_secs(2),
             longest: Duration::from_mins(1),
             at_end: Duration::from_secs(10),
+            unnoticed: Duration::from_millis(500),
         }
     }
 }
@@ -96,6 +99,15 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
         self.changed.notify_all();
+    }
+
+    /// Waits for the thread to end, but no longer than `pause`; whether it has ended.
+    fn is_done_within(&self, pause: Duration) -> bool {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.lock(), pause, |state| state.done.is_none());
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.done.is_some()
     }
 
     /// Waits for news, but at least for `pause`, and for the end of the run. With `again`, the pause alone is enough.
@@ -227,14 +239,20 @@ impl Tracker for Follower {
         std::mem::take(&mut self.shared.lock().notices)
     }
 
-    fn end(&mut self, ending: Ending) {
+    fn end(&mut self, ending: Ending, notify: &mut dyn FnMut(&str)) {
+        let Pace {
+            at_end, unnoticed, ..
+        } = self.pace;
         self.shared.change(|state| state.ending = Some(ending));
-        let state = self.shared.lock();
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(state, self.pace.at_end, |state| state.done.is_none());
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if !self.shared.is_done_within(unnoticed) {
+            notify(&format!(
+                "{}: waiting up to {} s for the server to take the rest of the run",
+                self.name,
+                at_end.as_secs()
+            ));
+            self.shared.is_done_within(at_end.saturating_sub(unnoticed));
+        }
+        let mut state = self.shared.lock();
         state.quit = true;
         if state.done != Some(true) {
             let rest = format!(
@@ -263,6 +281,7 @@ mod tests {
         retry: Duration::from_millis(1),
         longest: Duration::from_millis(4),
         at_end: Duration::from_secs(20),
+        unnoticed: Duration::from_secs(10),
     };
 
     /// A service that answers as a script says, and reports each call.
@@ -317,8 +336,9 @@ mod tests {
         }
         // further requests succeed
         drop(answer);
-        follower.end(Ending::Finished);
-        let notices = follower.notices();
+        let mut notices = Vec::new();
+        follower.end(Ending::Finished, &mut |text| notices.push(text.to_owned()));
+        notices.extend(follower.notices());
         drop(follower);
         seen.extend(called.iter());
         (seen, notices)
@@ -358,12 +378,18 @@ mod tests {
         let (calls, called) = channel();
         let service = Scripted { answers, calls };
         let pace = Pace {
-            at_end: Duration::from_millis(50),
+            at_end: Duration::from_secs(1),
+            unnoticed: Duration::from_millis(10),
             ..FAST
         };
         let mut follower = Follower::start("Test", service, "later".to_owned(), pace).unwrap();
         called.recv().unwrap();
-        follower.end(Ending::Interrupted);
+        let mut told = Vec::new();
+        follower.end(Ending::Interrupted, &mut |text| told.push(text.to_owned()));
+        assert_eq!(
+            told,
+            ["Test: waiting up to 1 s for the server to take the rest of the run"]
+        );
         assert!(follower.notices()[0].contains("send the rest with: later"));
         drop(answer);
     }

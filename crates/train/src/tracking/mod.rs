@@ -76,8 +76,8 @@ trait Tracker {
         Vec::new()
     }
 
-    /// The run has ended: sends what is left, within a few seconds.
-    fn end(&mut self, _ending: Ending) {}
+    /// The run has ended: sends what is left, within a few seconds. `notify` gets what the user should know meanwhile.
+    fn end(&mut self, _ending: Ending, _notify: &mut dyn FnMut(&str)) {}
 }
 
 /// The trackers of a run.
@@ -129,7 +129,7 @@ impl Trackers {
     /// Ends all trackers.
     pub(crate) fn end(&mut self, ending: Ending, observer: &mut dyn Observer) {
         for mut tracker in self.open.drain(..) {
-            tracker.end(ending);
+            tracker.end(ending, &mut |text| observer.on_notice(text));
             for notice in tracker.notices() {
                 observer.on_notice(&notice);
             }

@@ -41,7 +41,7 @@ impl Chat {
     fn spellings(&self, turns: &Turns<'_>) -> Option<Spellings> {
         let mut parsed = turns.clone();
         let mut texts = Vec::new();
-        let _ = each_arguments(&mut parsed.messages, &mut |_, arguments| {
+        let _ = each_arguments(&mut parsed, &mut |_, arguments| {
             if let Value::String(text) = arguments
                 && let Ok(object @ Value::Object(_)) = integer::from_str(text)
                 && integer::digits(&object).is_none()
@@ -69,7 +69,7 @@ impl Chat {
         };
         let mut emptied = turns.clone();
         let mut first = None;
-        let _ = each_arguments(&mut emptied.messages, &mut |key, arguments| {
+        let _ = each_arguments(&mut emptied, &mut |key, arguments| {
             if arguments.is_string() {
                 first.get_or_insert(key);
                 *arguments = Value::Object(serde_json::Map::new());
@@ -122,14 +122,14 @@ impl Spellings {
 
 /// Calls `visit` with the arguments of every call, and their key.
 fn each_arguments(
-    messages: &mut [crate::conversation::Message],
+    turns: &mut Turns<'_>,
     visit: &mut dyn FnMut(String, &mut Value) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    for (index, message) in messages.iter_mut().enumerate() {
+    for (index, message) in turns.messages.iter_mut().enumerate() {
         let calls = message.more.get_mut("tool_calls");
         let calls = calls.and_then(Value::as_array_mut).into_iter().flatten();
         for (number, call) in calls.enumerate() {
-            let key = format!("messages[{index}].tool_calls[{number}]");
+            let key = format!("{}.tool_calls[{number}]", turns.list.at(index));
             let (key, function) = match call.get("function") {
                 Some(Value::Object(_)) => (format!("{key}.function"), &mut call["function"]),
                 _ => (key, call),

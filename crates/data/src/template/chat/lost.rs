@@ -21,10 +21,11 @@ impl Chat {
                 let what = match field {
                     thought if THOUGHTS.contains(&thought) => {
                         format!(
-                            "the thought (`reasoning_content`, `thinking`) of messages[{index}]"
+                            "the thought (`reasoning_content`, `thinking`) of {}",
+                            turns.list.at(index)
                         )
                     }
-                    field => format!("`{field}` of messages[{index}]"),
+                    field => format!("`{field}` of {}", turns.list.at(index)),
                 };
                 let last = index + 1 == turns.messages.len();
                 if Self::told_elsewhere(turns, index, field)
@@ -58,7 +59,10 @@ impl Chat {
             if text.contains(thought) {
                 continue;
             }
-            let what = format!("the thought (`<think>`) in the content of messages[{index}]");
+            let what = format!(
+                "the thought (`<think>`) in the content of {}",
+                turns.list.at(index)
+            );
             let as_last = self.text(&turns.first(index + 1), false);
             if !as_last.is_ok_and(|text| text.contains(thought)) {
                 let template = "chat".into();

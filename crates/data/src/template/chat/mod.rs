@@ -17,7 +17,7 @@ use minijinja::{Environment, ErrorKind};
 use super::concat::as_in_python;
 use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation, within_steps};
 use super::{Chosen, Oddities, RenderError, Rendered, TemplateError};
-use crate::conversation::{Conversation, Layout, Message, Role};
+use crate::conversation::{Conversation, Layout, ListKey, Message, Role};
 use crate::integer::Exact;
 use crate::tokenizer::Tokenizer;
 use lost::alias_thoughts;
@@ -218,15 +218,15 @@ impl Chat {
         for (index, message) in turns.messages.iter().enumerate() {
             let calls = message.more.contains_key("tool_calls");
             if calls && !search.calls(index) {
-                return lost(format!("`tool_calls` of messages[{index}]"));
+                return lost(format!("`tool_calls` of {}", turns.list.at(index)));
             }
             // Without calls, an answer's span is searched for.
             let checked = calls || message.role != Role::Assistant;
             if checked && !search.says(index) {
                 if !calls {
-                    return lost(format!("messages[{index}] ({})", message.role));
+                    return lost(format!("{} ({})", turns.list.at(index), message.role));
                 }
-                let what = format!("the text of messages[{index}] beside its calls");
+                let what = format!("the text of {} beside its calls", turns.list.at(index));
                 if !self.says_as_last(turns, index) {
                     return lost(what);
                 }
@@ -356,6 +356,7 @@ fn unmark(raw: &str) -> (String, Vec<Range<usize>>) {
 #[derive(Clone)]
 struct Turns<'c> {
     messages: Vec<Message>,
+    list: &'c ListKey,
     tools: Option<&'c serde_json::Value>,
 }
 
@@ -386,6 +387,7 @@ impl<'c> Turns<'c> {
         alias_thoughts(&mut messages);
         Ok(Turns {
             messages,
+            list: &conversation.list,
             tools: conversation.tools.as_ref(),
         })
     }
@@ -394,7 +396,7 @@ impl<'c> Turns<'c> {
     fn first(&self, count: usize) -> Turns<'c> {
         Turns {
             messages: self.messages[..count].to_vec(),
-            tools: self.tools,
+            ..self.clone()
         }
     }
 

@@ -86,7 +86,7 @@ impl Search<'_> {
             Ok(Span { range, other_start })
         };
         span().map_err(|why| RenderError::SpanNotFound {
-            index,
+            message: self.turns.list.at(index),
             role,
             why,
             end: self.chat.ends.first().cloned().unwrap_or_default(),

@@ -9,6 +9,7 @@ use super::super::tests::*;
 use super::super::*;
 use super::Chat;
 use crate::Content;
+use crate::conversation::ListKey;
 use crate::tokenizer::tests::with_config;
 
 /// The chat template `source` with the tiny tokenizer's special tokens.
@@ -215,6 +216,8 @@ fn null_content_stays_null_unless_none_is_printed() {
     let mut row = calling(json!([{"name": "add"}]));
     row.tools = None;
     insta::assert_snapshot!(chat(tests).answers(&row).unwrap_err(), @"template `chat` does not render `tool_calls` of messages[1], which would be lost");
+    row.list = ListKey::new("conversations");
+    insta::assert_snapshot!(chat(tests).answers(&row).unwrap_err(), @"template `chat` does not render `tool_calls` of conversations[1], which would be lost");
     let Content::Messages(messages) = &mut row.content else {
         unreachable!()
     };

@@ -115,7 +115,7 @@ impl Plain {
         self.check(conversation, messages)?;
         match &self.texts {
             Texts::Variants(variants) => variants.render(conversation, messages, chosen),
-            Texts::Turns(turns) => turns.render(messages, chosen),
+            Texts::Turns(turns) => turns.render(&conversation.list, messages, chosen),
         }
     }
 
@@ -128,7 +128,7 @@ impl Plain {
         self.check(conversation, messages)?;
         match &self.texts {
             Texts::Variants(variants) => variants.prompt(conversation),
-            Texts::Turns(turns) => turns.prompt(messages),
+            Texts::Turns(turns) => turns.prompt(&conversation.list, messages),
         }
     }
 
@@ -152,7 +152,7 @@ impl Plain {
         }
         for (index, message) in messages.iter().enumerate() {
             if let Some(key) = message.more.keys().next() {
-                return lost(format!("`{key}` of messages[{index}]"));
+                return lost(format!("`{key}` of {}", row.list.at(index)));
             }
         }
         Ok(())

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::super::tests::*;
 use super::super::*;
 use super::Plain;
-use crate::conversation::{Content, Message};
+use crate::conversation::{Content, ListKey, Message};
 
 fn specials() -> BTreeMap<String, String> {
     let specials = [("bos_token", "<s>"), ("eos_token", "</s>")];
@@ -458,6 +458,29 @@ fn marked_turns_are_found_or_refused() {
         .render(&Conversation::chat(messages), TrainOn::Marked)
         .unwrap_err();
     insta::assert_snapshot!(error, @"template `alpaca` does not mark messages[0] in its text, which is to be trained on");
+}
+
+#[test]
+fn messages_are_named_by_the_key_of_the_row() {
+    let mut row = dialogue();
+    row.list = ListKey::new("conversations");
+    let Content::Messages(messages) = &mut row.content else {
+        unreachable!()
+    };
+    messages[3].role = Role::Tool;
+    messages[1].train = Some(true);
+    let refused = |name: &str, row: &Conversation| {
+        let rendered = plain(name).render(row, TrainOn::Marked);
+        rendered.unwrap_err().to_string()
+    };
+    let tool = refused("vicuna-v1.1", &row);
+    let mut row = dialogue_marked([None, Some(true), None, None, None]);
+    row.list = ListKey::new("conversations");
+    let unmarked = refused("llama-2-chat", &row);
+    insta::assert_snapshot!([tool, unmarked].join("\n"), @"
+    template `vicuna-v1.1` does not render conversations[3] (tool), which would be lost
+    template `llama-2-chat` does not mark conversations[1] in its text, which is to be trained on
+    ");
 }
 
 #[test]

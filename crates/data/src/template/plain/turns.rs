@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::super::{Chosen, RenderError, Rendered};
 use super::text::{Language, Part, Text};
-use crate::conversation::{Message, Role};
+use crate::conversation::{ListKey, Message, Role};
 
 pub(super) const NAMES: [(&str, Part); 4] = [
     ("system", Part::System),
@@ -48,8 +48,9 @@ pub(super) struct Turns {
 }
 
 /// The part of a conversation that is written so far.
-#[derive(Default)]
-struct Written {
+struct Written<'l> {
+    /// The key of the conversation's messages.
+    list: &'l ListKey,
     text: String,
     spans: Vec<Range<usize>>,
     /// The system message that goes into the first user turn, and whether it is trained on.
@@ -88,10 +89,11 @@ impl Turns {
 
     pub(super) fn render(
         &self,
+        list: &ListKey,
         messages: &[Message],
         chosen: &Chosen,
     ) -> Result<Rendered, RenderError> {
-        let mut written = self.write(messages, chosen)?;
+        let mut written = self.write(list, messages, chosen)?;
         let complete = messages
             .last()
             .is_some_and(|last| last.role == Role::Assistant);
@@ -108,15 +110,29 @@ impl Turns {
     }
 
     /// The text up to the marks around the answer to `messages`.
-    pub(super) fn prompt(&self, messages: &[Message]) -> Result<String, RenderError> {
-        let mut text = self.write(messages, &Chosen::Everything)?.text;
+    pub(super) fn prompt(
+        &self,
+        list: &ListKey,
+        messages: &[Message],
+    ) -> Result<String, RenderError> {
+        let mut text = self.write(list, messages, &Chosen::Everything)?.text;
         self.assistant
             .write_until(Part::Assistant, &mut text, &mut |_, _| {});
         Ok(text)
     }
 
-    fn write(&self, messages: &[Message], chosen: &Chosen) -> Result<Written, RenderError> {
-        let mut written = Written::default();
+    fn write<'l>(
+        &self,
+        list: &'l ListKey,
+        messages: &[Message],
+        chosen: &Chosen,
+    ) -> Result<Written<'l>, RenderError> {
+        let mut written = Written {
+            list,
+            text: String::new(),
+            spans: Vec::new(),
+            waiting: None,
+        };
         let system = messages.first().filter(|m| m.role == Role::System);
         self.begin(system, chosen, &mut written)?;
         let head = usize::from(system.is_some());
@@ -134,7 +150,7 @@ impl Turns {
         &self,
         message: Option<&Message>,
         chosen: &Chosen,
-        written: &mut Written,
+        written: &mut Written<'_>,
     ) -> Result<(), RenderError> {
         let said = message
             .map(|message| message.content.as_str())
@@ -171,7 +187,7 @@ impl Turns {
         index: usize,
         message: &Message,
         chosen: &Chosen,
-        written: &mut Written,
+        written: &mut Written<'_>,
     ) -> Result<(), RenderError> {
         let text = match message.role {
             Role::User => Some(&self.user),
@@ -180,7 +196,8 @@ impl Turns {
             Role::System => None,
         };
         let Some(text) = text else {
-            return Err(self.no_place(&format!("messages[{index}] ({})", message.role)));
+            let what = format!("{} ({})", written.list.at(index), message.role);
+            return Err(self.no_place(&what));
         };
         let waiting = match message.role {
             Role::User => written.waiting.take(),
@@ -189,7 +206,7 @@ impl Turns {
         // The marks around the user message enclose the system message, too.
         let (system, trained) = waiting.unwrap_or_else(|| (String::new(), chosen.has(index)));
         if trained != chosen.has(index) {
-            return Err(self.unmarked(index));
+            return Err(self.unmarked(written.list.at(index)));
         }
         let spans = text.write(&mut written.text, &mut |_, out| {
             out.push_str(&system);
@@ -205,19 +222,19 @@ impl Turns {
         &self,
         index: usize,
         spans: Vec<Range<usize>>,
-        written: &mut Written,
+        written: &mut Written<'_>,
     ) -> Result<(), RenderError> {
         if spans.is_empty() {
-            return Err(self.unmarked(index));
+            return Err(self.unmarked(written.list.at(index)));
         }
         written.spans.extend(spans);
         Ok(())
     }
 
-    fn unmarked(&self, index: usize) -> RenderError {
+    fn unmarked(&self, message: String) -> RenderError {
         RenderError::Unmarked {
             template: self.template.clone(),
-            index,
+            message,
         }
     }
 

@@ -91,7 +91,7 @@ impl Variants {
         if let Some(index) = unmarked {
             return Err(RenderError::Unmarked {
                 template: self.template.clone(),
-                index,
+                message: conversation.list.at(index),
             });
         }
         let spans = if chosen.has_last() { spans } else { Vec::new() };

@@ -138,29 +138,21 @@ impl Session {
             Err(error) if error.is_missing() => false,
             Err(error) => return Err(error),
         };
-        let answer = match (is_there, self.running) {
-            (false, _) => None,
-            (true, false) => Some(Ok(Value::Null)),
-            (true, true) => {
+        if is_there {
+            if self.running {
                 let body = json!({"run_id": id, "status": "RUNNING"});
-                Some(self.client.post("runs/update", &body))
+                self.client.post("runs/update", &body)?;
             }
-        };
-        match answer {
-            Some(Ok(_)) => Ok(true),
-            None => {
-                let notice =
-                    format!("{NAME}: the server has no run {id} any more; a new one is created");
-                self.notices.push(notice);
-                self.kept = Kept {
-                    tracking_uri: self.kept.tracking_uri.clone(),
-                    ending: self.kept.ending,
-                    ..Kept::default()
-                };
-                Ok(false)
-            }
-            Some(Err(error)) => Err(error),
+            return Ok(true);
         }
+        let notice = format!("{NAME}: the server has no run {id} any more; a new one is created");
+        self.notices.push(notice);
+        self.kept = Kept {
+            tracking_uri: self.kept.tracking_uri.clone(),
+            ending: self.kept.ending,
+            ..Kept::default()
+        };
+        Ok(false)
     }
 
     fn create(&mut self) -> Result<(), Unsent> {

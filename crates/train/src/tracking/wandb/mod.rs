@@ -157,7 +157,7 @@ impl Tracker for RecordFile {
         std::mem::take(&mut self.notices)
     }
 
-    fn end(&mut self, ending: Ending) {
+    fn end(&mut self, ending: Ending, _notify: &mut dyn FnMut(&str)) {
         if let Err(error) = self.close(ending, now()) {
             self.notices.push(super::without(NAME, &error));
         }
@@ -244,7 +244,7 @@ mod tests {
         let mut first = RecordFile::begin(run.path()).unwrap();
         first.record(&validation(1)).unwrap();
         first.record(&validation(2)).unwrap();
-        first.end(Ending::Interrupted);
+        first.end(Ending::Interrupted, &mut |_| {});
         assert!(first.notices()[0].contains(": wandb sync "));
         let before = fs::read(&first.path).unwrap();
         let sent = first.path.with_extension("wandb.synced");
