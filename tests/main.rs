@@ -3,6 +3,7 @@
 
 mod adapter_folders;
 mod adapters;
+mod answers;
 mod bad_rows;
 mod cards;
 mod checking;

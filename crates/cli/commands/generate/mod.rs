@@ -1,16 +1,19 @@
-//! `simmer generate`: one answer.
+//! `simmer generate`: one answer, or those to the rows of a file.
+
+mod rows;
 
 use clap::Args;
 use serde::Serialize;
 use simmer_data::example::prompt_tokens;
-use simmer_data::{Content, Conversation, Message, Role};
-use simmer_model::{KvCache, Sampling, Stop};
+use simmer_data::{Content, Conversation, Message, Role, Template};
+use simmer_model::{Generated, KvCache, Sampling, Stop};
 
+use self::rows::RowArgs;
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
-/// Generate the answer to a prompt
+/// Generate the answer to a prompt, or to each row of a file
 ///
 /// The prompt is put into the prompt template that the adapter was trained with, if its folder names one.
 /// `--chat` applies the model's chat template instead, `--template NAME` another one, and `--raw` none.
@@ -19,16 +22,19 @@ use crate::output;
 #[command(after_help = "\
 Examples:
   simmer generate --base HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt 'Hello!'
-  simmer generate --base data/tiny-base --adapter runs/quickstart/adapter --prompt 'What is tea?'")]
+  simmer generate --base data/tiny-base --adapter runs/quickstart/adapter --prompt 'What is tea?'
+  simmer generate --base data/tiny-base --file data/kitchen/heldout.json --template alpaca --greedy")]
 pub(crate) struct Generate {
     #[command(flatten)]
     model: ModelArgs,
     /// Prompt: an instruction, a question, or text to continue
-    #[arg(long, value_name = "TEXT")]
-    prompt: String,
+    #[arg(long, value_name = "TEXT", required_unless_present = "file")]
+    prompt: Option<String>,
     /// Input of the instruction, for templates that have one, such as alpaca
     #[arg(long, value_name = "TEXT")]
     input: Option<String>,
+    #[command(flatten)]
+    rows: RowArgs,
     /// Apply the chat template of the model
     #[arg(long, conflicts_with_all = ["template", "raw"])]
     chat: bool,
@@ -43,7 +49,7 @@ pub(crate) struct Generate {
     system: Option<String>,
     #[command(flatten)]
     answer: AnswerArgs,
-    /// Print text, token IDs and log-probabilities as JSON
+    /// Print text, token IDs and log-probabilities as JSON; with --file, add the last two to each line
     #[arg(long)]
     json: bool,
 }
@@ -74,18 +80,38 @@ pub(crate) struct AnswerArgs {
     seed: u64,
 }
 
+/// What `--json` prints of an answer beside its text and why it ended.
 #[derive(Serialize)]
-struct Json<'a> {
-    text: String,
+struct Tokens<'a> {
     prompt_ids: &'a [u32],
     ids: &'a [u32],
     logprobs: &'a [f32],
+}
+
+impl<'a> Tokens<'a> {
+    fn of(prompt: &'a [u32], answer: &'a Generated) -> Self {
+        Self {
+            prompt_ids: prompt,
+            ids: &answer.tokens,
+            logprobs: &answer.log_probs,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    text: String,
+    #[serde(flatten)]
+    tokens: Tokens<'a>,
     stop: &'static str,
 }
 
 impl Generate {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
+        if self.rows.file.is_some() {
+            return self.answer_rows(&sampling);
+        }
         let loaded = self.model.load()?;
         let prompt = self.prompt_tokens(&loaded)?;
         let mut cache = KvCache::default();
@@ -94,9 +120,7 @@ impl Generate {
             let answer = loaded.answer(&prompt, &mut cache, length, &sampling, &mut |_| Ok(()))?;
             return output::json(&Json {
                 text: loaded.tokenizer.decode(&answer.tokens, true)?,
-                prompt_ids: &prompt,
-                ids: &answer.tokens,
-                logprobs: &answer.log_probs,
+                tokens: Tokens::of(&prompt, &answer),
                 stop: stop(answer.stop),
             });
         }
@@ -104,51 +128,56 @@ impl Generate {
         output::line("")
     }
 
-    fn prompt_tokens(&self, loaded: &Loaded) -> Result<Vec<u32>, Failure> {
+    /// The template of the prompts, if they have one.
+    fn chosen_template(&self, loaded: &Loaded) -> Result<Option<Template>, Failure> {
         let name = if self.chat {
             Some("chat")
         } else {
             self.template.as_deref()
         };
-        let template = if self.raw {
-            None
+        if self.raw {
+            Ok(None)
         } else {
-            loaded.prompt_template(name)?
-        };
-        let Some(template) = template else {
+            loaded.prompt_template(name)
+        }
+    }
+
+    fn prompt_tokens(&self, loaded: &Loaded) -> Result<Vec<u32>, Failure> {
+        let prompt = self.prompt.as_deref().unwrap_or_default();
+        let Some(template) = self.chosen_template(loaded)? else {
             for (option, text) in [("--input", &self.input), ("--system", &self.system)] {
                 if text.is_some() {
                     bail!("{option} needs a prompt template; use --chat or --template NAME");
                 }
             }
-            let text = loaded.tokenizer.encode(&self.prompt)?.ids;
+            let text = loaded.tokenizer.encode(prompt)?.ids;
             return Ok([loaded.tokenizer.prefix(), &text].concat());
         };
         let prompt = template
-            .prompt(&self.conversation(template.name()))
+            .prompt(&self.conversation(prompt, template.name()))
             .with_context(|| format!("template {}: cannot render this prompt", template.name()))?;
         Ok(prompt_tokens(&prompt, &loaded.tokenizer)?)
     }
 
     /// The prompt as the row that the template renders.
-    fn conversation(&self, template: &str) -> Conversation {
+    fn conversation(&self, prompt: &str, template: &str) -> Conversation {
         if self.input.is_some() {
             return Conversation::new(Content::Instruction {
                 system: self.system.clone(),
-                instruction: self.prompt.clone(),
+                instruction: prompt.to_owned(),
                 input: self.input.clone(),
                 output: None,
             });
         }
         let is_chat = template == "chat" || template.starts_with("chat:");
         if self.system.is_none() && !is_chat {
-            return Conversation::prompt(&self.prompt);
+            return Conversation::prompt(prompt);
         }
         let system = self
             .system
             .iter()
             .map(|text| Message::new(Role::System, text));
-        let user = Message::new(Role::User, &self.prompt);
+        let user = Message::new(Role::User, prompt);
         Conversation::chat(system.chain([user]).collect())
     }
 }

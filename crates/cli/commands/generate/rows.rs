@@ -1,0 +1,238 @@
+//! Answers to the rows of a file, several at a time: each step reads the weights once for all of them.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use simmer_data::example::prompt_tokens;
+use simmer_data::format::{Reader, Reading};
+use simmer_data::{Content, Conversation, Origin, Role, Template};
+use simmer_kernels::mix;
+use simmer_model::{GenerateError, KeptPrefix, Prompt, Sampling};
+
+use super::{Generate, Tokens, stop};
+use crate::commands::fields::Names;
+use crate::commands::row_hints::hinted;
+use crate::failure::{Context, Failure};
+use crate::loaded::Loaded;
+use crate::{new_file, progress};
+
+/// The rows that are answered, and where the answers go.
+#[derive(Debug, Args)]
+pub(super) struct RowArgs {
+    /// Answer each row of this file (JSON, JSON Lines, CSV, Parquet, or text with a prompt per line), with a
+    /// line of JSON each
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "input", "system"])]
+    pub(super) file: Option<PathBuf>,
+    /// The rows' own names for the keys of a format: instruction=question,output=answer. Default: the usual
+    /// names
+    #[arg(long, value_name = "KEY=NAME,...", value_parser = Names::parse, requires = "file")]
+    fields: Option<Names>,
+    /// New file for the answers to --file. Default: standard output
+    #[arg(long, value_name = "FILE", requires = "file")]
+    output: Option<PathBuf>,
+    /// Rows of --file that are answered at the same time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+}
+
+/// A row whose prompt is continued.
+struct Asked {
+    origin: Origin,
+    prompt: String,
+    tokens: Vec<u32>,
+    reference: Option<String>,
+    sampling: Sampling,
+}
+
+/// The answer to a row, as it is written.
+#[derive(Serialize)]
+struct Answered<'a> {
+    row: usize,
+    prompt: &'a str,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    tokens: Option<Tokens<'a>>,
+    stop: &'static str,
+}
+
+impl Generate {
+    pub(super) fn answer_rows(&self, sampling: &Sampling) -> Result<(), Failure> {
+        if let Some(out) = &self.rows.output {
+            new_file::check(out, "answers.jsonl", OTHER)?;
+        }
+        let rows = self.rows.read()?;
+        let loaded = self.model.load()?;
+        let template = self.chosen_template(&loaded)?;
+        let ask = |row| Asked::new(row, template.as_ref(), &loaded, sampling);
+        let asked: Vec<Asked> = rows.into_iter().map(ask).collect::<Result<_, _>>()?;
+        let mut out = self.rows.out()?;
+        let bar = progress::steps(asked.len() as u64);
+        let mut kept = KeptPrefix::default();
+        for asked in asked.chunks(usize::from(self.rows.batch)) {
+            let lines = self.answers(&loaded, asked, &mut kept)?;
+            out.write_all(&lines)?;
+            out.flush()?;
+            bar.inc(asked.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// The lines of some rows.
+    fn answers(
+        &self,
+        loaded: &Loaded,
+        asked: &[Asked],
+        kept: &mut KeptPrefix,
+    ) -> Result<Vec<u8>, Failure> {
+        let prompts = asked.iter().map(|row| Prompt {
+            tokens: &row.tokens,
+            sampling: &row.sampling,
+        });
+        let prompts: Vec<Prompt<'_>> = prompts.collect();
+        let length = self.answer.max_new_tokens;
+        let mut go_on = |_, _| ControlFlow::Continue(());
+        let answers =
+            loaded
+                .model
+                .generate_batch_after(kept, &prompts, length, &loaded.eos, &mut go_on)?;
+        let mut lines = Vec::new();
+        for (row, answer) in asked.iter().zip(&answers) {
+            let answered = Answered {
+                row: row.origin.row,
+                prompt: &row.prompt,
+                text: loaded.tokenizer.decode(&answer.tokens, true)?,
+                reference: row.reference.as_deref(),
+                tokens: self.json.then(|| Tokens::of(&row.tokens, answer)),
+                stop: stop(answer.stop),
+            };
+            serde_json::to_writer(&mut lines, &answered).map_err(Failure::foreign)?;
+            lines.push(b'\n');
+        }
+        Ok(lines)
+    }
+}
+
+/// The hint where the file for the answers exists.
+const OTHER: &str = "name another file with --output";
+
+impl RowArgs {
+    fn read(&self) -> Result<Vec<Conversation>, Failure> {
+        let Some(file) = &self.file else {
+            return Ok(Vec::new());
+        };
+        let reading = Reading {
+            fields: self.fields.clone().unwrap_or_default().fields(),
+            ..Reading::default()
+        };
+        let files = simmer_data::file::files(file)?;
+        let reader = Reader::open(&files, &reading).map_err(hinted)?;
+        reader.rest().map_err(hinted)
+    }
+
+    fn out(&self) -> Result<Box<dyn Write>, Failure> {
+        Ok(match &self.output {
+            None => Box::new(io::stdout()),
+            Some(path) => Box::new(created(path)?),
+        })
+    }
+}
+
+fn created(path: &Path) -> Result<File, Failure> {
+    File::create_new(path).with_context(|| format!("cannot create {}", path.display()))
+}
+
+impl Asked {
+    /// # Errors
+    /// If a row needs a template, cannot be rendered, or is longer than the model takes.
+    fn new(
+        row: Conversation,
+        template: Option<&Template>,
+        loaded: &Loaded,
+        sampling: &Sampling,
+    ) -> Result<Self, Failure> {
+        let origin = row.origin.clone();
+        let reference = reference(&row);
+        let (prompt, tokens) = match template {
+            Some(template) => {
+                let rendered = template.prompt(&prompted(row));
+                let rendered = rendered.with_context(|| {
+                    format!("{origin}: template {} cannot render it", template.name())
+                })?;
+                let tokens = prompt_tokens(&rendered, &loaded.tokenizer)?;
+                (rendered.text, tokens)
+            }
+            None => {
+                let prompt = plain(row)?;
+                let ids = loaded.tokenizer.encode(&prompt)?.ids;
+                (prompt, [loaded.tokenizer.prefix(), &ids].concat())
+            }
+        };
+        check(&tokens, loaded).with_context(|| format!("{origin}: cannot be answered"))?;
+        let seed = mix(mix(origin.row as u64) ^ sampling.seed);
+        Ok(Self {
+            origin,
+            prompt,
+            tokens,
+            reference,
+            sampling: Sampling { seed, ..*sampling },
+        })
+    }
+}
+
+/// The row's own answer, if it has one: it is not shown to the model.
+fn reference(row: &Conversation) -> Option<String> {
+    match &row.content {
+        Content::Instruction { output, .. } => output.clone(),
+        Content::Completion { completion, .. } => completion.clone(),
+        Content::Messages(messages) => {
+            let last = messages.last().filter(|last| last.role == Role::Assistant);
+            last.map(|last| last.content.clone())
+        }
+        Content::Text(_) => None,
+    }
+}
+
+/// The row as a template renders it: a text is a prompt.
+fn prompted(row: Conversation) -> Conversation {
+    match row.content {
+        Content::Text(text) => Conversation {
+            content: Conversation::prompt(text).content,
+            ..row
+        },
+        _ => row,
+    }
+}
+
+/// The prompt of a row that is continued as it is.
+fn plain(row: Conversation) -> Result<String, Failure> {
+    let layout = row.layout();
+    match row.content {
+        Content::Completion { prompt, .. } => Ok(prompt),
+        Content::Text(text) => Ok(text),
+        _ => {
+            let text = format!("{}: a row of {layout} needs a prompt template", row.origin);
+            Err(Failure::new(text).and_hint("use --chat or --template NAME"))
+        }
+    }
+}
+
+/// That the model can continue the prompt, before the first row is answered.
+fn check(tokens: &[u32], loaded: &Loaded) -> Result<(), GenerateError> {
+    let limit = loaded.model.config().max_position_embeddings;
+    if tokens.is_empty() {
+        return Err(GenerateError::EmptyPrompt);
+    }
+    if tokens.len() > limit {
+        return Err(GenerateError::TooLong {
+            found: tokens.len(),
+            limit,
+        });
+    }
+    Ok(())
+}
