@@ -158,21 +158,7 @@ impl Asked {
     ) -> Result<Self, Failure> {
         let origin = row.origin.clone();
         let reference = reference(&row);
-        let (prompt, tokens) = match template {
-            Some(template) => {
-                let rendered = template.prompt(&prompted(row));
-                let rendered = rendered.with_context(|| {
-                    format!("{origin}: template {} cannot render it", template.name())
-                })?;
-                let tokens = prompt_tokens(&rendered, &loaded.tokenizer)?;
-                (rendered.text, tokens)
-            }
-            None => {
-                let prompt = plain(row)?;
-                let ids = loaded.tokenizer.encode(&prompt)?.ids;
-                (prompt, [loaded.tokenizer.prefix(), &ids].concat())
-            }
-        };
+        let (prompt, tokens) = prompt(row, template, loaded)?;
         check(&tokens, loaded).with_context(|| format!("{origin}: cannot be answered"))?;
         let seed = mix(mix(origin.row as u64) ^ sampling.seed);
         Ok(Self {
@@ -183,6 +169,27 @@ impl Asked {
             sampling: Sampling { seed, ..*sampling },
         })
     }
+}
+
+/// The prompt of a row, as text and tokens.
+fn prompt(
+    row: Conversation,
+    template: Option<&Template>,
+    loaded: &Loaded,
+) -> Result<(String, Vec<u32>), Failure> {
+    let tokenizer = &loaded.tokenizer;
+    let Some(template) = template else {
+        let prompt = plain(row)?;
+        let ids = tokenizer.encode(&prompt)?.ids;
+        return Ok((prompt, [tokenizer.prefix(), &ids].concat()));
+    };
+    let row = prompted(row);
+    let rendered = template.prompt(&row).with_context(|| {
+        let name = template.name();
+        format!("{}: template {name} cannot render it", row.origin)
+    })?;
+    let tokens = prompt_tokens(&rendered, tokenizer)?;
+    Ok((rendered.text, tokens))
 }
 
 /// The row's own answer, if it has one: it is not shown to the model.

@@ -222,8 +222,8 @@ fn q4_k<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) 
         |block, scales, at| {
             let q = two_groups(&block[16 + 32 * at..]);
             [
-                Group::of(q[0], scales.scales[2 * at]),
-                Group::of(q[1], scales.scales[2 * at + 1]),
+                Group::of(q[0], scales.groups[2 * at]),
+                Group::of(q[1], scales.groups[2 * at + 1]),
             ]
         },
     )
@@ -247,8 +247,8 @@ fn q5_k<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) 
             let first = _mm256_and_si256(_mm256_slli_epi16::<4>(bits), fifth);
             let second = _mm256_and_si256(_mm256_slli_epi16::<3>(bits), fifth);
             [
-                Group::of(_mm256_or_si256(q[0], first), scales.scales[2 * at]),
-                Group::of(_mm256_or_si256(q[1], second), scales.scales[2 * at + 1]),
+                Group::of(_mm256_or_si256(q[0], first), scales.groups[2 * at]),
+                Group::of(_mm256_or_si256(q[1], second), scales.groups[2 * at + 1]),
             ]
         },
     )
@@ -312,10 +312,11 @@ impl Group {
 /// The scales and minima of a block of Q4_K or Q5_K.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
-    /// The codes of the scales, and what they are multiplied with.
+    /// The codes of the groups' scales, and what they are multiplied with.
     pub(super) codes: [u8; 8],
-    pub(super) scale: f32,
-    pub(super) scales: [f32; 8],
+    pub(super) factor: f32,
+    /// The products of both.
+    pub(super) groups: [f32; 8],
     pub(super) minima: __m256,
 }
 
@@ -333,8 +334,8 @@ impl Scales {
         let minima = [b & SIX, c >> 4 & FOUR | (b >> 6 & TWO) << 4];
         Self {
             codes: bytemuck::cast(scales),
-            scale: d,
-            scales: bytemuck::cast(scaled(scales, d)),
+            factor: d,
+            groups: bytemuck::cast(scaled(scales, d)),
             minima: scaled(minima, m),
         }
     }

@@ -149,7 +149,7 @@ fn the_largest_products_of_bf16_tokens_fit() {
             if !(fixed::available() && fixed::takes(matrix.form(), columns)) {
                 continue;
             }
-            for x in [1.0, -1.0, 0.9921875, -0.9921875, 0.0034179688] {
+            for x in [1.0, -1.0, 127.0 / 128.0, -127.0 / 128.0, 7.0 / 2048.0] {
                 let x = vec![x; columns];
                 let tokens = Tokens::new(&x, true, &matrix).unwrap();
                 assert_products("bf16", &tokens, &x, &matrix, 0.0);

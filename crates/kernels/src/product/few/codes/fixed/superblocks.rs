@@ -241,7 +241,7 @@ fn eight(block: &[u8]) -> Head {
     let codes = _mm_set_epi64x(0, i64::from_le_bytes(scales.codes));
     Head {
         codes: _mm256_cvtepi8_epi16(codes),
-        scale: scales.scale,
+        scale: scales.factor,
         minima: _mm512_zextps256_ps512(scales.minima),
     }
 }
