@@ -3,7 +3,7 @@
 //! `y = x Wᵀ` or `y = x W`, computed in f32 for every dtype and quantised type of the weight. The implementation depends
 //! on the processor and the number of tokens:
 //!
-//! - `few`, for a few tokens: reads the weight once and does not copy it;
+//! - `few`, for a few tokens, or a few dozen on vectors: reads the weight once and does not copy it;
 //! - `amx`, on processors with AMX tiles: splits both sides into bf16 parts whose sum is the f32
 //!   value, so that a unit for bf16 multiplies in f32 precision;
 //! - `vector`, otherwise: packs both sides for fused multiply-add on vectors.
@@ -34,8 +34,11 @@ pub(crate) use halves::{Numbers, Sums, Term, burn, half_unit, packed_products, p
 pub(crate) use weight::{Rows, Side, Values, Weight};
 pub(crate) use widen::widen_row;
 
-/// Largest number of tokens for which the weight is not packed.
+/// Largest number of tokens for which a weight is not packed for tiles or for pairs of bf16.
 const FEW: usize = 8;
+
+/// Largest number of tokens for which the rows of a weight are not packed for vectors. For 32 tokens both are about as fast.
+const FEW_ON_VECTORS: usize = 32;
 
 /// The instructions that large matrix multiplications use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +105,7 @@ fn product_on(unit: ProductUnit, x: Numbers<'_>, weight: Weight<'_>, y: &mut [f3
         }
         return;
     }
-    if m <= FEW {
+    if m <= few(unit, weight.side) {
         return few::product(x, weight, y, add);
     }
     let x = &x.widened();
@@ -112,6 +115,14 @@ fn product_on(unit: ProductUnit, x: Numbers<'_>, weight: Weight<'_>, y: &mut [f3
     }
     let _ = unit;
     vector::product(x, weight, y, add);
+}
+
+/// Largest number of tokens for which a weight is not packed.
+fn few(unit: ProductUnit, side: Side) -> usize {
+    match (unit, side) {
+        (ProductUnit::Vector, Side::Transposed) => FEW_ON_VECTORS,
+        _ => FEW,
+    }
 }
 
 #[cfg(test)]
@@ -213,32 +224,45 @@ mod tests {
     /// depend on it.
     #[test]
     fn results_do_not_depend_on_the_division_into_tasks() {
-        let (m, k, n) = (43, 700, 210);
-        let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
-        let weight = |first: usize, rows: usize| Weight {
-            values: Values::F32(&w[first * k..(first + rows) * k]),
+        let (k, n) = (700, 210);
+        let w = numbers(k * n, 2);
+        let bf16s: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+        let weight = |is_bf16: bool, first: usize, rows: usize| Weight {
+            values: if is_bf16 {
+                Values::Bf16(&bf16s[first * k..(first + rows) * k])
+            } else {
+                Values::F32(&w[first * k..(first + rows) * k])
+            },
             rows,
             columns: k,
             side: Side::Transposed,
         };
-        for unit in units() {
+        // tokens of which all parts are packed, or none
+        for (unit, m, is_bf16) in units().flat_map(|unit| {
+            [60, 23]
+                .map(|m| [true, false].map(|is_bf16| (unit, m, is_bf16)))
+                .into_iter()
+                .flatten()
+        }) {
+            let x = numbers(m * k, 1);
             let mut whole = vec![0.0; m * n];
-            product_on(unit, Numbers::F32(&x), weight(0, n), &mut whole, false);
-            for (token, feature) in [(0, 0), (3, 1), (11, 47), (20, 130)] {
+            product_on(
+                unit,
+                Numbers::F32(&x),
+                weight(is_bf16, 0, n),
+                &mut whole,
+                false,
+            );
+            for (token, feature) in [(0, 0), (3, 1), (11, 47), (14, 130)] {
                 let [rows, columns] = [m - token, n - feature];
                 let mut part = vec![0.0; rows * columns];
-                product_on(
-                    unit,
-                    Numbers::F32(&x[token * k..]),
-                    weight(feature, columns),
-                    &mut part,
-                    false,
-                );
+                let x = Numbers::F32(&x[token * k..]);
+                product_on(unit, x, weight(is_bf16, feature, columns), &mut part, false);
                 for (i, part) in part.chunks_exact(columns).enumerate() {
                     let whole = &whole[(token + i) * n + feature..][..columns];
                     let bits =
                         |values: &[f32]| values.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
-                    assert_eq!(bits(part), bits(whole), "{unit:?} {token} {feature}");
+                    assert_eq!(bits(part), bits(whole), "{unit:?} {m} {token} {feature}");
                 }
             }
         }

@@ -1,18 +1,20 @@
 //! Matrix multiplications for a few tokens, as in generation: packing the weight would not pay off.
 //!
 //! Reading the weight takes most of the time. It is therefore read once, in its stored dtype or quantised, and
-//! widened in registers.
+//! widened in registers; from [`tiles::FEWEST`] tokens on in [`tiles`].
 //!
-//! Axes: M tokens (at most [`FEW`](super::FEW)), K inner dimension (summed over), N output features.
+//! Axes: M tokens (at most [`few`](super::few)), K inner dimension (summed over), N output features.
 
 #[cfg(target_arch = "x86_64")]
 mod codes;
+mod tiles;
 
 use std::ops::Range;
 
 use pulp::Simd;
 
-use super::{Numbers, Side, Values, Weight};
+use self::tiles::{Tile, tiles};
+use super::{FEW, Numbers, Side, Values, Weight};
 use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
 use crate::threads;
@@ -58,7 +60,7 @@ fn dots(x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
         halves: words(weight).map(|_| deinterleave(x)),
         #[cfg(target_arch = "x86_64")]
         unpacked: match weight.values {
-            Values::Quantised(rows) => codes::Tokens::new(x, is_bf16, rows.matrix),
+            Values::Quantised(rows) if m <= FEW => codes::Tokens::new(x, is_bf16, rows.matrix),
             _ => None,
         },
     };
@@ -120,12 +122,23 @@ vectorised! {
         match (weight.values, &x.halves, words(weight)) {
             (Values::F32(w), ..) => {
                 let w = &w[rows.start * k..rows.end * k];
-                streams(simd, Single { x: x.x, w, k }, result);
+                several(simd, Single { x: x.x, w, k }, result);
             }
             (_, Some([even, odd]), Some(words)) => {
                 let k = k / 2;
                 let words = &words[rows.start * k..rows.end * k];
-                streams(simd, Pairs { even, odd, words, k }, result);
+                several(simd, Pairs { even, odd, words, k }, result);
+            }
+            _ if m >= tiles::FEWEST => {
+                let mut wide = buffer(tiles::ROWS * k);
+                let first = rows.clone().step_by(tiles::ROWS);
+                for (first, result) in first.zip(result.chunks_mut(tiles::ROWS * m)) {
+                    let w = &mut wide[..result.len() / m * k];
+                    for (row, w) in (first..).zip(w.chunks_exact_mut(k)) {
+                        weight.values.widen_chunk(row * k, w);
+                    }
+                    tiles(simd, Single { x: x.x, w, k }, result);
+                }
             }
             _ => {
                 let mut wide = buffer(k);
@@ -147,6 +160,17 @@ trait Rows<S: Simd>: Copy {
 
     /// Dot products of one token with some rows.
     fn dots<const N: usize>(self, simd: S, token: usize, rows: [usize; N]) -> [f32; N];
+}
+
+/// The dot products of all tokens with all rows.
+#[inline(always)]
+fn several<S: Simd>(simd: S, sides: impl Tile<S>, result: &mut [f32]) {
+    let [m, _] = sides.shape();
+    if m >= tiles::FEWEST {
+        tiles(simd, sides, result);
+    } else {
+        streams(simd, sides, result);
+    }
 }
 
 /// Divides the rows into as many parts as there are streams, and reads one row of each part at a time:
