@@ -205,6 +205,34 @@ fn parts<S: Simd, const N: usize>(simd: S, sides: impl Rows<S>, result: &mut [f3
     }
 }
 
+/// Some rows of `k` numbers as vectors, and what is left of each.
+#[inline(always)]
+fn numbers<S: Simd, const N: usize>(
+    all: &[f32],
+    k: usize,
+    rows: [usize; N],
+) -> ([&[S::f32s]; N], [&[f32]; N]) {
+    let (mut vectors, mut rests): ([&[_]; N], [&[_]; N]) = ([&[]; N], [&[]; N]);
+    for n in 0..N {
+        (vectors[n], rests[n]) = S::as_simd_f32s(&all[rows[n] * k..][..k]);
+    }
+    (vectors, rests)
+}
+
+/// As [`numbers`], of words.
+#[inline(always)]
+fn row_words<S: Simd, const N: usize>(
+    all: &[u32],
+    k: usize,
+    rows: [usize; N],
+) -> ([&[S::u32s]; N], [&[u32]; N]) {
+    let (mut vectors, mut rests): ([&[_]; N], [&[_]; N]) = ([&[]; N], [&[]; N]);
+    for n in 0..N {
+        (vectors[n], rests[n]) = S::as_simd_u32s(&all[rows[n] * k..][..k]);
+    }
+    (vectors, rests)
+}
+
 /// Rows of f32.
 #[derive(Clone, Copy)]
 struct Single<'a> {
@@ -223,11 +251,7 @@ impl<S: Simd> Rows<S> for Single<'_> {
     fn dots<const N: usize>(self, simd: S, token: usize, rows: [usize; N]) -> [f32; N] {
         let k = self.k;
         let (x, x_rest) = S::as_simd_f32s(&self.x[token * k..][..k]);
-        let mut vectors = [x; N];
-        let mut rests = [x_rest; N];
-        for n in 0..N {
-            (vectors[n], rests[n]) = S::as_simd_f32s(&self.w[rows[n] * k..][..k]);
-        }
+        let (vectors, rests) = numbers::<S, N>(self.w, k, rows);
         let mut sums = [simd.splat_f32s(0.0); N];
         for i in 0..x.len() {
             for n in 0..N {
@@ -265,12 +289,7 @@ impl<S: Simd> Rows<S> for Pairs<'_> {
         let k = self.k;
         let (even, even_rest) = S::as_simd_f32s(&self.even[token * k..][..k]);
         let (odd, odd_rest) = S::as_simd_f32s(&self.odd[token * k..][..k]);
-        let (first, first_rest) = S::as_simd_u32s(&self.words[rows[0] * k..][..k]);
-        let mut vectors = [first; N];
-        let mut rests = [first_rest; N];
-        for n in 1..N {
-            (vectors[n], rests[n]) = S::as_simd_u32s(&self.words[rows[n] * k..][..k]);
-        }
+        let (vectors, rests) = row_words::<S, N>(self.words, k, rows);
         let half = simd.splat_u32s(16);
         let upper = simd.splat_u32s(0xffff_0000);
         let mut evens = [simd.splat_f32s(0.0); N];

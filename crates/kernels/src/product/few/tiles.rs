@@ -6,7 +6,7 @@
 
 use pulp::Simd;
 
-use super::{AHEAD, Pairs, Rows, Single};
+use super::{AHEAD, Pairs, Rows, Single, numbers, row_words};
 use crate::simd::prefetch;
 
 /// Fewest tokens for which tiles are used.
@@ -89,17 +89,11 @@ impl<S: Simd> Tile<S> for Single<'_> {
         rows: [usize; R],
     ) -> [[f32; T]; R] {
         let k = self.k;
-        let (first, first_rest) = S::as_simd_f32s(&self.x[token * k..][..k]);
-        let (mut x, mut x_rests) = ([first; T], [first_rest; T]);
-        for t in 1..T {
-            (x[t], x_rests[t]) = S::as_simd_f32s(&self.x[(token + t) * k..][..k]);
-        }
-        let (mut w, mut w_rests) = ([first; R], [first_rest; R]);
-        for r in 0..R {
-            (w[r], w_rests[r]) = S::as_simd_f32s(&self.w[rows[r] * k..][..k]);
-        }
+        let tokens = std::array::from_fn(|t| token + t);
+        let (x, x_rests) = numbers::<S, T>(self.x, k, tokens);
+        let (w, w_rests) = numbers::<S, R>(self.w, k, rows);
         let mut sums = [[simd.splat_f32s(0.0); T]; R];
-        for i in 0..first.len() {
+        for i in 0..x[0].len() {
             for r in 0..R {
                 prefetch(&w[r][i..], AHEAD / size_of::<S::f32s>());
                 for t in 0..T {
@@ -127,22 +121,14 @@ impl<S: Simd> Tile<S> for Pairs<'_> {
         rows: [usize; R],
     ) -> [[f32; T]; R] {
         let k = self.k;
-        let (first, first_rest) = S::as_simd_f32s(&self.even[token * k..][..k]);
-        let (mut even, mut even_rests) = ([first; T], [first_rest; T]);
-        let (mut odd, mut odd_rests) = ([first; T], [first_rest; T]);
-        for t in 0..T {
-            (even[t], even_rests[t]) = S::as_simd_f32s(&self.even[(token + t) * k..][..k]);
-            (odd[t], odd_rests[t]) = S::as_simd_f32s(&self.odd[(token + t) * k..][..k]);
-        }
-        let (first, first_rest) = S::as_simd_u32s(&self.words[rows[0] * k..][..k]);
-        let (mut words, mut rests) = ([first; R], [first_rest; R]);
-        for r in 1..R {
-            (words[r], rests[r]) = S::as_simd_u32s(&self.words[rows[r] * k..][..k]);
-        }
+        let tokens = std::array::from_fn(|t| token + t);
+        let (even, even_rests) = numbers::<S, T>(self.even, k, tokens);
+        let (odd, odd_rests) = numbers::<S, T>(self.odd, k, tokens);
+        let (words, rests) = row_words::<S, R>(self.words, k, rows);
         let half = simd.splat_u32s(16);
         let upper = simd.splat_u32s(0xffff_0000);
         let mut sums = [[simd.splat_f32s(0.0); T]; R];
-        for i in 0..first.len() {
+        for i in 0..even[0].len() {
             for r in 0..R {
                 prefetch(&words[r][i..], AHEAD / size_of::<S::u32s>());
                 let words = words[r][i];

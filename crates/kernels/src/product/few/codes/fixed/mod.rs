@@ -67,10 +67,17 @@ pub(super) fn dots<const P: usize, const R: usize>(
     // SAFETY: tokens are made for instructions that this processor has.
     unsafe {
         match form {
-            Form::Blocks(kind @ (BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K)) => {
-                superblocks::dots(*kind, rows, token)
-            }
-            Form::Blocks(kind) => pairs::dots(*kind, rows, token),
+            Form::Blocks(kind) => match kind {
+                BlockType::Q8_0 => pairs::q8_0(rows, token),
+                BlockType::Q4_0 => pairs::q4_0(rows, token),
+                BlockType::Q4_1 => pairs::q4_1(rows, token),
+                BlockType::Q5_0 => pairs::q5_0(rows, token),
+                BlockType::Q5_1 => pairs::q5_1(rows, token),
+                BlockType::IQ4_NL => pairs::iq4_nl(rows, token),
+                BlockType::Q4_K => superblocks::q4_k(rows, token),
+                BlockType::Q5_K => superblocks::q5_k(rows, token),
+                BlockType::Q6_K => superblocks::q6_k(rows, token),
+            },
             Form::Int8(_) => int8(rows, scales, token),
             _ => unreachable!("tokens in fixed point are made for forms that are taken"),
         }

@@ -2,33 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use simmer_blocks::ggml::BlockType;
-
 use super::{OFFSET, Token, in_halves, two, vectors, whole, whole_of_bytes};
 use crate::product::few::AHEAD;
 use crate::product::few::codes::ggml::{IQ4_NL_BYTES, IQ4_NL_OFFSET};
 use crate::product::few::codes::vector::{bytes, parts, prefetch_block};
-
-/// The sums of some rows, `Σ x w`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn dots<const P: usize, const R: usize>(
-    kind: BlockType,
-    rows: [&[u8]; R],
-    token: &Token<P>,
-) -> [f32; R] {
-    match kind {
-        BlockType::Q8_0 => q8_0(rows, token),
-        BlockType::Q4_0 => q4_0(rows, token),
-        BlockType::Q4_1 => q4_1(rows, token),
-        BlockType::Q5_0 => q5_0(rows, token),
-        BlockType::Q5_1 => q5_1(rows, token),
-        BlockType::IQ4_NL => iq4_nl(rows, token),
-        BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => {
-            unreachable!("blocks of 256 elements are multiplied by `superblocks`")
-        }
-    }
-}
 
 /// The sums of rows of blocks of 32 elements, two of which fill a vector and have `BYTES` bytes.
 ///
@@ -74,7 +51,7 @@ fn pairs<const BYTES: usize, const EIGHT_BITS: bool, const P: usize, const R: us
 /// `d: f16, q: [i8; 32]`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q8_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q8_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     let offset = _mm512_set1_epi8(i8::MIN);
     pairs::<68, true, P, R>(
         rows,
@@ -91,7 +68,7 @@ fn q8_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// `d: f16, q: [u4; 32]`, stored with an offset of 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q4_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q4_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     pairs::<36, false, P, R>(
         rows,
         token,
@@ -103,7 +80,7 @@ fn q4_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// `d: f16, m: f16, q: [u4; 32]`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q4_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q4_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     pairs::<40, false, P, R>(
         rows,
         token,
@@ -115,7 +92,7 @@ fn q4_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// `d: f16, fifth bits: [u1; 32], q: [u4; 32]`, stored with an offset of 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q5_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q5_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     pairs::<44, false, P, R>(
         rows,
         token,
@@ -130,7 +107,7 @@ fn q5_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// `d: f16, m: f16, fifth bits: [u1; 32], q: [u4; 32]`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q5_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q5_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     pairs::<48, false, P, R>(
         rows,
         token,
@@ -145,7 +122,10 @@ fn q5_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn iq4_nl<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn iq4_nl<const P: usize, const R: usize>(
+    rows: [&[u8]; R],
+    token: &Token<P>,
+) -> [f32; R] {
     let values = _mm512_broadcast_i32x4(bytemuck::cast(IQ4_NL_BYTES));
     pairs::<36, true, P, R>(
         rows,

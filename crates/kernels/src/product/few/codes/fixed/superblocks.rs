@@ -9,8 +9,6 @@
 
 use std::arch::x86_64::*;
 
-use simmer_blocks::ggml::BlockType;
-
 use super::{LANES, Token, UNIT, UPPER, part_of_lane, vectors, whole};
 use crate::product::few::AHEAD;
 use crate::product::few::codes::ggml::{Scales, half};
@@ -32,22 +30,6 @@ struct Head {
     scale: f32,
     /// What is subtracted for each scale, times the sum of its features.
     minima: __m512,
-}
-
-/// The sums of some rows, `Σ x w`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn dots<const P: usize, const R: usize>(
-    kind: BlockType,
-    rows: [&[u8]; R],
-    token: &Token<P>,
-) -> [f32; R] {
-    match kind {
-        BlockType::Q4_K => q4_k(rows, token),
-        BlockType::Q5_K => q5_k(rows, token),
-        BlockType::Q6_K => q6_k(rows, token),
-        _ => unreachable!("blocks of 32 elements are multiplied by `pairs`"),
-    }
 }
 
 /// The sums of rows of blocks with `GROUPS` scales. `head` reads what a block has beside its codes, `unit` unpacks [`UNIT`]
@@ -161,7 +143,7 @@ fn add_whole<const GROUPS: usize, const P: usize, const R: usize>(
 /// 32 bytes of `q` hold two groups, the first in the lower bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q4_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q4_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     blocks::<144, 8, P, R>(
         rows,
         token,
@@ -175,7 +157,7 @@ fn q4_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// As [`q4_k`]; bit `p` of fifth bits `i` belongs to element `i` of group `p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q5_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q5_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     let sixteens = _mm512_set1_epi8(16);
     blocks::<176, 8, P, R>(
         rows,
@@ -199,7 +181,7 @@ fn q5_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [
 /// elements `i`, `i + 32`, `i + 64` and `i + 96`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn q6_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q6_k<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
     let [four, upper] = [_mm512_set1_epi8(15), _mm512_set1_epi8(0x30)];
     blocks::<210, 16, P, R>(
         rows,
