@@ -85,10 +85,7 @@ impl Local {
     fn tokens(&self, prompt: Asked<'_>) -> Result<Vec<u32>, InstructError> {
         let tokenizer = &self.loaded.tokenizer;
         let messages = match prompt {
-            Asked::Text(text) => {
-                let ids = tokenizer.encode(text).map_err(model)?.ids;
-                return Ok([tokenizer.prefix(), &ids].concat());
-            }
+            Asked::Text(text) => return tokenizer.encode_with_prefix(text).map_err(model),
             Asked::Chat(messages) => messages.to_vec(),
         };
         let Some(template) = &self.template else {

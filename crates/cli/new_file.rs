@@ -31,11 +31,15 @@ pub(crate) fn check(out: &Path, name: &str, other: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Writes a new file. Its errors are those of [`check`], and of the operating system.
-pub(crate) fn write(out: &Path, text: &str, name: &str, other: &str) -> Result<(), Failure> {
+/// Creates a new file. Its errors are those of [`check`], and of the operating system.
+pub(crate) fn create(out: &Path, name: &str, other: &str) -> Result<File, Failure> {
     check(out, name, other)?;
-    let created = File::create_new(out);
-    let mut file = created.with_context(|| format!("cannot create {}", out.display()))?;
+    File::create_new(out).with_context(|| format!("cannot create {}", out.display()))
+}
+
+/// Writes a new file. Its errors are those of [`create`].
+pub(crate) fn write(out: &Path, text: &str, name: &str, other: &str) -> Result<(), Failure> {
+    let mut file = create(out, name, other)?;
     file.write_all(text.as_bytes())
         .with_context(|| format!("{}: cannot write", out.display()))
 }

@@ -65,12 +65,8 @@ fn tokens(pair: &Pair, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Token
     }
     // trailing spaces of the context belong to the first word of the continuation
     let kept = context.trim_end();
-    let encode = |text: &str| {
-        let ids = tokenizer.encode(text)?.ids;
-        Ok::<_, TokenizerError>([tokenizer.prefix(), &ids].concat())
-    };
-    let whole = encode(&format!("{context}{continuation}"))?;
-    let context = encode(kept)?;
+    let whole = tokenizer.encode_with_prefix(&format!("{context}{continuation}"))?;
+    let context = tokenizer.encode_with_prefix(kept)?;
     // if a token spans both, the context keeps its own tokens, as in the harness
     let rest = whole.get(context.len()..).unwrap_or_default();
     Ok(([context.as_slice(), rest].concat(), context.len()))

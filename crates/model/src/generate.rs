@@ -232,7 +232,11 @@ impl LlamaForCausalLM {
         values(self.logits(hidden)).into()
     }
 
-    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {
+    /// Checks that the model can continue or score these tokens.
+    ///
+    /// # Errors
+    /// If there are none, more than the context takes, or some outside the vocabulary.
+    pub fn check_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {
         let config = self.config();
         if tokens.is_empty() {
             return Err(GenerateError::EmptyPrompt);

@@ -109,8 +109,8 @@ struct Json<'a> {
 impl Generate {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
-        if self.rows.file.is_some() {
-            return self.answer_rows(&sampling);
+        if let Some(file) = &self.rows.file {
+            return self.answer_rows(file, &sampling);
         }
         let loaded = self.model.load()?;
         let prompt = self.prompt_tokens(&loaded)?;
@@ -150,8 +150,7 @@ impl Generate {
                     bail!("{option} needs a prompt template; use --chat or --template NAME");
                 }
             }
-            let text = loaded.tokenizer.encode(prompt)?.ids;
-            return Ok([loaded.tokenizer.prefix(), &text].concat());
+            return Ok(loaded.tokenizer.encode_with_prefix(prompt)?);
         };
         let prompt = template
             .prompt(&self.conversation(prompt, template.name()))

@@ -1,6 +1,5 @@
 //! Answers to the rows of a file, several at a time: each step reads the weights once for all of them.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use simmer_data::example::prompt_tokens;
 use simmer_data::format::{Reader, Reading};
 use simmer_data::{Content, Conversation, Origin, Role, Template};
 use simmer_kernels::mix;
-use simmer_model::{GenerateError, KeptPrefix, Prompt, Sampling};
+use simmer_model::{KeptPrefix, Prompt, Sampling};
 
 use super::{Generate, Tokens, stop};
 use crate::commands::fields::Names;
@@ -62,11 +61,11 @@ struct Answered<'a> {
 }
 
 impl Generate {
-    pub(super) fn answer_rows(&self, sampling: &Sampling) -> Result<(), Failure> {
+    pub(super) fn answer_rows(&self, file: &Path, sampling: &Sampling) -> Result<(), Failure> {
         if let Some(out) = &self.rows.output {
-            new_file::check(out, "answers.jsonl", OTHER)?;
+            new_file::check(out, USUAL, OTHER)?;
         }
-        let rows = self.rows.read()?;
+        let rows = self.rows.read(file)?;
         let loaded = self.model.load()?;
         let template = self.chosen_template(&loaded)?;
         let ask = |row| Asked::new(row, template.as_ref(), &loaded, sampling);
@@ -118,14 +117,14 @@ impl Generate {
     }
 }
 
-/// The hint where the file for the answers exists.
+/// The usual name of the file for the answers.
+const USUAL: &str = "answers.jsonl";
+
+/// The hint where that file exists.
 const OTHER: &str = "name another file with --output";
 
 impl RowArgs {
-    fn read(&self) -> Result<Vec<Conversation>, Failure> {
-        let Some(file) = &self.file else {
-            return Ok(Vec::new());
-        };
+    fn read(&self, file: &Path) -> Result<Vec<Conversation>, Failure> {
         let reading = Reading {
             fields: self.fields.clone().unwrap_or_default().fields(),
             ..Reading::default()
@@ -138,13 +137,9 @@ impl RowArgs {
     fn out(&self) -> Result<Box<dyn Write>, Failure> {
         Ok(match &self.output {
             None => Box::new(io::stdout()),
-            Some(path) => Box::new(created(path)?),
+            Some(path) => Box::new(new_file::create(path, USUAL, OTHER)?),
         })
     }
-}
-
-fn created(path: &Path) -> Result<File, Failure> {
-    File::create_new(path).with_context(|| format!("cannot create {}", path.display()))
 }
 
 impl Asked {
@@ -159,7 +154,8 @@ impl Asked {
         let origin = row.origin.clone();
         let reference = reference(&row);
         let (prompt, tokens) = prompt(row, template, loaded)?;
-        check(&tokens, loaded).with_context(|| format!("{origin}: cannot be answered"))?;
+        let checked = loaded.model.check_tokens(&tokens);
+        checked.with_context(|| format!("{origin}: cannot be answered"))?;
         let seed = mix(mix(origin.row as u64) ^ sampling.seed);
         Ok(Self {
             origin,
@@ -180,8 +176,8 @@ fn prompt(
     let tokenizer = &loaded.tokenizer;
     let Some(template) = template else {
         let prompt = plain(row)?;
-        let ids = tokenizer.encode(&prompt)?.ids;
-        return Ok((prompt, [tokenizer.prefix(), &ids].concat()));
+        let tokens = tokenizer.encode_with_prefix(&prompt)?;
+        return Ok((prompt, tokens));
     };
     let row = prompted(row);
     let rendered = template.prompt(&row).with_context(|| {
@@ -194,15 +190,8 @@ fn prompt(
 
 /// The row's own answer, if it has one: it is not shown to the model.
 fn reference(row: &Conversation) -> Option<String> {
-    match &row.content {
-        Content::Instruction { output, .. } => output.clone(),
-        Content::Completion { completion, .. } => completion.clone(),
-        Content::Messages(messages) => {
-            let last = messages.last().filter(|last| last.role == Role::Assistant);
-            last.map(|last| last.content.clone())
-        }
-        Content::Text(_) => None,
-    }
+    let last = row.messages()?.pop()?;
+    (last.role == Role::Assistant).then_some(last.content)
 }
 
 /// The row as a template renders it: a text is a prompt.
@@ -227,19 +216,4 @@ fn plain(row: Conversation) -> Result<String, Failure> {
             Err(Failure::new(text).and_hint("use --chat or --template NAME"))
         }
     }
-}
-
-/// That the model can continue the prompt, before the first row is answered.
-fn check(tokens: &[u32], loaded: &Loaded) -> Result<(), GenerateError> {
-    let limit = loaded.model.config().max_position_embeddings;
-    if tokens.is_empty() {
-        return Err(GenerateError::EmptyPrompt);
-    }
-    if tokens.len() > limit {
-        return Err(GenerateError::TooLong {
-            found: tokens.len(),
-            limit,
-        });
-    }
-    Ok(())
 }

@@ -89,11 +89,13 @@ impl Prompts {
             Err(error) => return Err(error).context("--prompt needs a tokenizer"),
         };
         if texts.is_empty() {
-            let prompts = PROMPTS.iter().map(|text| tokens(&tokenizer, text));
-            return Ok(Self::BuiltIn(prompts.collect::<Result<_, Failure>>()?));
+            let prompts = PROMPTS
+                .iter()
+                .map(|text| tokenizer.encode_with_prefix(text));
+            return Ok(Self::BuiltIn(prompts.collect::<Result<_, _>>()?));
         }
-        let prompts = texts.iter().map(|text| tokens(&tokenizer, text));
-        Ok(Self::Given(prompts.collect::<Result<_, Failure>>()?))
+        let prompts = texts.iter().map(|text| tokenizer.encode_with_prefix(text));
+        Ok(Self::Given(prompts.collect::<Result<_, _>>()?))
     }
 
     /// The tokens. Prompts of the user stay as they are; others are cut to the context length.
@@ -113,10 +115,6 @@ impl Prompts {
         }
         prompts
     }
-}
-
-fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Failure> {
-    Ok([tokenizer.prefix(), &tokenizer.encode(text)?.ids].concat())
 }
 
 impl Merged<'_> {

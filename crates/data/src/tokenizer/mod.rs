@@ -142,6 +142,14 @@ impl Tokenizer {
         Ok(Encoding::from(&encoding))
     }
 
+    /// The tokens of `text` behind [`Tokenizer::prefix`]: of a text that is continued or scored as it is.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_prefix(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok([self.prefix(), &self.encode(text)?.ids].concat())
+    }
+
     /// The tokens of `text`. Special tokens in the text are ordinary text, so that a text cannot fake its own end.
     ///
     /// # Errors

@@ -34,8 +34,7 @@ impl Evaluator<'_> {
             let rendered = rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
             prompt_tokens(&rendered, self.tokenizer)?
         } else {
-            let ids = self.tokenizer.encode(&turns.text())?.ids;
-            [self.tokenizer.prefix(), &ids].concat()
+            self.tokenizer.encode_with_prefix(&turns.text())?
         };
         Ok(self.open(place, tokens, generation.max_new_tokens))
     }
