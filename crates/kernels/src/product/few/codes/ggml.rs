@@ -311,20 +311,17 @@ impl Group {
 
 /// The scales and minima of a block of Q4_K or Q5_K.
 #[derive(Clone, Copy)]
-pub(super) struct Scales {
-    /// The codes of the groups' scales, and what they are multiplied with.
-    pub(super) codes: [u8; 8],
-    pub(super) factor: f32,
-    /// The products of both.
-    pub(super) groups: [f32; 8],
-    pub(super) minima: __m256,
+pub(in crate::product) struct Scales {
+    /// What the codes of each group are multiplied with.
+    pub(in crate::product) groups: [f32; 8],
+    pub(in crate::product) minima: __m256,
 }
 
 impl Scales {
     /// Reads them from the first 16 bytes of a block; see `simmer_blocks` for how they are packed.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn of(block: &[u8]) -> Self {
+    pub(in crate::product) fn of(block: &[u8]) -> Self {
         const FOUR: u32 = 0x0f0f_0f0f;
         const SIX: u32 = 0x3f3f_3f3f;
         const TWO: u32 = 0x0303_0303;
@@ -333,8 +330,6 @@ impl Scales {
         let scales = [a & SIX, c & FOUR | (a >> 6 & TWO) << 4];
         let minima = [b & SIX, c >> 4 & FOUR | (b >> 6 & TWO) << 4];
         Self {
-            codes: bytemuck::cast(scales),
-            factor: d,
             groups: bytemuck::cast(scaled(scales, d)),
             minima: scaled(minima, m),
         }
@@ -359,7 +354,7 @@ fn scaled(codes: [u32; 2], by: f32) -> __m256 {
 /// The f16 at a byte offset of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn half(block: &[u8], at: usize) -> f32 {
+pub(in crate::product) fn half(block: &[u8], at: usize) -> f32 {
     let bits: u16 = bytemuck::pod_read_unaligned(&block[at..at + 2]);
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
 }

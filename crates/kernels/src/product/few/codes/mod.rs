@@ -15,9 +15,9 @@
     reason = "dozens of intrinsics, whose names are unique and begin with `_mm`"
 )]
 
-mod fixed;
+pub(in crate::product) mod fixed;
 mod four_bit;
-mod ggml;
+pub(in crate::product) mod ggml;
 mod int8;
 mod vector;
 mod wide;
@@ -27,6 +27,7 @@ use simmer_blocks::{Form, Quantised};
 
 use self::vector::LANES;
 use super::AHEAD;
+use crate::product::FEW;
 
 /// Tokens that share the unpacking of a row, if there is more than one.
 const TOKENS: usize = 4;
@@ -36,10 +37,8 @@ const GROUP: usize = 32;
 
 /// Tokens in the form in which the codes of a weight are multiplied.
 pub(super) enum Tokens {
-    /// One token of f32 numbers in fixed point.
-    Fixed(fixed::Token<3>),
-    /// One token of bf16 numbers in fixed point.
-    FixedHalves(fixed::Token<2>),
+    /// In fixed point.
+    Fixed(fixed::Tokens),
     /// Numbers, which codes are unpacked to.
     Numbers(Numbers),
 }
@@ -132,15 +131,8 @@ impl Tokens {
     /// The tokens `x`, `[M, K]`, for the rows of a weight; `None` if its rows have to be widened. `is_bf16`: all are bf16
     /// numbers.
     pub(super) fn new(x: &[f32], is_bf16: bool, matrix: &Quantised) -> Option<Self> {
-        let [_, k] = matrix.shape();
-        if x.len() == k && fixed::available() && fixed::takes(matrix.form(), k) {
-            return Some(if is_bf16 {
-                Self::FixedHalves(fixed::Token::of_bf16(x, matrix.form()))
-            } else {
-                Self::Fixed(fixed::Token::of_f32(x, matrix.form()))
-            });
-        }
-        Numbers::unpacked_with(Instructions::best()?, x, matrix).map(Self::Numbers)
+        let fixed = fixed::Tokens::new(x, is_bf16, matrix).map(Self::Fixed);
+        fixed.or_else(|| Numbers::new(x, matrix).map(Self::Numbers))
     }
 
     /// `result[row][token] = x[token] · W[first + row]`
@@ -149,14 +141,28 @@ impl Tokens {
     /// `result`: `[rows, M]`, without the tokens that were filled in.
     pub(super) fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
         match self {
-            Self::Fixed(token) => fixed_dots(token, matrix, first, result),
-            Self::FixedHalves(token) => fixed_dots(token, matrix, first, result),
+            Self::Fixed(tokens) => tokens.dots(matrix, first, result),
             Self::Numbers(tokens) => dot_rows(tokens, matrix, first, result),
         }
     }
 }
 
 impl Numbers {
+    /// The tokens `x`, `[M, K]`; `None` if it is faster to widen rows for so many, or they have to be widened.
+    fn new(x: &[f32], matrix: &Quantised) -> Option<Self> {
+        let [_, k] = matrix.shape();
+        let instructions = Instructions::best()?;
+        let most = match (instructions, matrix.form()) {
+            (Instructions::Avx512, Form::Int8(_)) => 1,
+            (Instructions::Avx512, _) => TOKENS,
+            (Instructions::Avx2, _) => FEW,
+        };
+        if x.len() > most * k {
+            return None;
+        }
+        Self::unpacked_with(instructions, x, matrix)
+    }
+
     /// The tokens `x`, `[M, K]`, for instructions that this processor has; `None` if the rows have to be widened.
     fn unpacked_with(instructions: Instructions, x: &[f32], matrix: &Quantised) -> Option<Self> {
         let (order, sums) = order(matrix, instructions)?;
@@ -272,13 +278,11 @@ fn dot_rows(tokens: &Numbers, matrix: &Quantised, first: usize, result: &mut [f3
     let mut scales = Vec::new();
     if tokens.count == 1 {
         let part = tokens.part::<1>(0, AHEAD);
-        return streams(result, |rows, sums| {
-            if let ([sums], []) = sums.as_chunks_mut() {
-                let rows = rows.map(|row| first + row);
-                let dots = row_dots::<1, ROWS>(matrix, rows, &part, &mut scales);
-                *sums = dots.map(|[sum]| sum);
-            } else {
-                [[sums[0]]] = row_dots(matrix, [first + rows[0]], &part, &mut scales);
+        return streams(result.len(), |rows| {
+            let all = rows.map(|row| first + row);
+            let dots = row_dots::<1, ROWS>(matrix, all, &part, &mut scales);
+            for (row, [sum]) in rows.into_iter().zip(dots) {
+                result[row] = sum;
             }
         });
     }
@@ -293,55 +297,43 @@ fn dot_rows(tokens: &Numbers, matrix: &Quantised, first: usize, result: &mut [f3
     }
 }
 
-/// Divides the rows of `result` into [`ROWS`] parts, and takes one row of each at a time; then the rows that are left,
-/// one at a time. `dots` gets rows and the places of as many sums: [`ROWS`] of them, or one, that of the first row.
-fn streams(result: &mut [f32], mut dots: impl FnMut([usize; ROWS], &mut [f32])) {
-    let part = result.len() / ROWS;
+/// Divides rows into [`ROWS`] parts, and takes one row of each at a time; then the rows that are left, the last one more than
+/// once.
+fn streams(count: usize, mut take: impl FnMut([usize; ROWS])) {
+    let part = count / ROWS;
     for row in 0..part {
-        let rows = std::array::from_fn(|stream| stream * part + row);
-        let mut sums = [0.0; ROWS];
-        dots(rows, &mut sums);
-        for (row, sum) in rows.into_iter().zip(sums) {
-            result[row] = sum;
-        }
+        take(std::array::from_fn(|stream| stream * part + row));
     }
-    for row in part * ROWS..result.len() {
-        dots([row; ROWS], &mut result[row..=row]);
+    if part * ROWS < count {
+        take(std::array::from_fn(|left| {
+            (part * ROWS + left).min(count - 1)
+        }));
     }
 }
 
-/// See [`Tokens::dots`].
-fn fixed_dots<const P: usize>(
-    token: &fixed::Token<P>,
-    matrix: &Quantised,
-    first: usize,
-    result: &mut [f32],
-) {
-    streams(result, |rows, sums| {
-        if let ([sums], []) = sums.as_chunks_mut() {
-            *sums = fixed_row_dots::<P, ROWS>(matrix, rows.map(|row| first + row), token);
-        } else {
-            [sums[0]] = fixed_row_dots(matrix, [first + rows[0]], token);
-        }
-    });
+/// The rows of codes of a matrix.
+#[derive(Clone, Copy)]
+struct CodeRows<'a> {
+    matrix: &'a Quantised,
+    codes: &'a [u8],
+    /// Bytes of a row.
+    width: usize,
 }
 
-/// The products of a token in fixed point with some rows.
-fn fixed_row_dots<const P: usize, const R: usize>(
-    matrix: &Quantised,
-    rows: [usize; R],
-    token: &fixed::Token<P>,
-) -> [f32; R] {
-    let [all, _] = matrix.shape();
-    let codes = &matrix.codes()[..];
-    let width = codes.len() / all;
-    let stored = rows.map(|row| matrix.stored_row(row));
-    let scales = match matrix.form() {
-        Form::Int8(form) => stored.map(|row| form.row_max[row] * (1.0 / 127.0)),
-        _ => [1.0; R],
-    };
-    let rows = stored.map(|row| &codes[row * width..][..width]);
-    fixed::dots(matrix.form(), rows, scales, token)
+impl<'a> CodeRows<'a> {
+    fn of(matrix: &'a Quantised) -> Self {
+        let [rows, _] = matrix.shape();
+        let codes = &matrix.codes()[..];
+        Self {
+            matrix,
+            codes,
+            width: codes.len() / rows,
+        }
+    }
+
+    fn row(self, row: usize) -> &'a [u8] {
+        &self.codes[self.matrix.stored_row(row) * self.width..][..self.width]
+    }
 }
 
 /// The products of some tokens with some rows. `scales` is a buffer.

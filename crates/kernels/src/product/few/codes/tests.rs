@@ -77,17 +77,15 @@ fn all_instructions_give_the_dot_products() {
     ];
     let [rows, columns] = [9, 512];
     for matrix in matrices([rows, columns]) {
-        for count in [1, 3] {
+        for count in [1, 2, 3, 4, 6] {
             let x: Vec<f32> = numbers(count * columns).collect();
             for (_, set) in sets.into_iter().filter(|(available, _)| *available) {
                 let numbers = Numbers::unpacked_with(set, &x, &matrix).unwrap();
                 let name = format!("{set:?}");
                 assert_products(&name, &Tokens::Numbers(numbers), &x, &matrix, 0.0);
             }
-            if count == 1 && fixed::available() && fixed::takes(matrix.form(), columns) {
-                let tokens = Tokens::new(&x, false, &matrix).unwrap();
-                assert!(matches!(tokens, Tokens::Fixed(_)));
-                assert_products("24 bits", &tokens, &x, &matrix, 0.0);
+            if let Some(tokens) = fixed::Tokens::new(&x, false, &matrix) {
+                assert_products("fixed point", &Tokens::Fixed(tokens), &x, &matrix, 0.0);
             }
         }
     }
@@ -96,30 +94,43 @@ fn all_instructions_give_the_dot_products() {
 /// A bf16 number has eight bits, so one within 1/32 of the largest one is a whole number of units of 2⁻¹² of it.
 #[test]
 fn bf16_tokens_in_fixed_point_are_exact_if_their_sizes_are_similar() {
-    for matrix in fixed_matrices() {
-        let rounded = numbers(512).map(|x| bf16::from_f32(x * 0.5 + x.signum() * 0.5));
-        let x: Vec<f32> = rounded.map(f32::from).collect();
+    for (matrix, count) in fixed_matrices() {
+        let numbers = numbers(count * 512).map(|x| x * 0.5 + x.signum() * 0.5);
+        let x: Vec<f32> = numbers.map(|x| bf16::from_f32(x).to_f32()).collect();
         assert!(x.iter().all(|x| x.abs() >= 1.0 / 32.0));
-        let tokens = Tokens::new(&x, true, &matrix).unwrap();
-        assert!(matches!(tokens, Tokens::FixedHalves(_)));
+        let tokens = in_fixed_point(&x, &matrix);
         assert_products("bf16", &tokens, &x, &matrix, 0.0);
     }
 }
 
-/// Numbers of all sizes: half a unit is lost of small ones. Rounding to bf16 loses up to 2⁻⁹ of the largest ones.
+/// Numbers of all sizes: half a unit of 2⁻¹⁴ of the largest one is lost of small ones. Rounding to bf16 loses up to 2⁻⁹ of the
+/// largest ones.
 #[test]
 fn bf16_tokens_lose_less_in_fixed_point_than_in_bf16() {
-    for matrix in fixed_matrices() {
-        let sizes = numbers(512)
+    for (matrix, count) in fixed_matrices() {
+        let sizes = numbers(count * 512)
             .zip(0_u16..)
             .map(|(x, at)| x * (-f32::from(at % 23)).exp2());
         let x: Vec<f32> = sizes.map(|x| bf16::from_f32(x).to_f32()).collect();
-        let tokens = Tokens::new(&x, true, &matrix).unwrap();
-        let half_unit = match matrix.form() {
-            Form::Blocks(BlockType::Q6_K) => 2_f64.powi(-14),
-            _ => 2_f64.powi(-15),
-        };
-        assert_products("bf16", &tokens, &x, &matrix, half_unit);
+        let tokens = in_fixed_point(&x, &matrix);
+        assert_products("bf16", &tokens, &x, &matrix, 2_f64.powi(-15));
+    }
+}
+
+/// In f32, half a unit of 2⁻²³ of the largest number of a block is lost: not more than f32 loses of that number.
+#[test]
+fn f32_tokens_lose_what_f32_loses_of_the_largest_number() {
+    for (matrix, _) in fixed_matrices() {
+        for count in [1, 2, 3, 4, 5] {
+            let sizes = numbers(count * 512)
+                .zip(0_u16..)
+                .map(|(x, at)| x * (-f32::from(at % 23)).exp2());
+            let x: Vec<f32> = sizes.collect();
+            if let Some(tokens) = fixed::Tokens::new(&x, false, &matrix) {
+                let tokens = Tokens::Fixed(tokens);
+                assert_products("f32", &tokens, &x, &matrix, 2_f64.powi(-24));
+            }
+        }
     }
 }
 
@@ -146,13 +157,16 @@ fn the_largest_products_of_bf16_tokens_fit() {
                 }
             }
             let matrix = Quantised::new([rows, columns], codes.into(), Form::Blocks(kind)).unwrap();
-            if !(fixed::available() && fixed::takes(matrix.form(), columns)) {
-                continue;
-            }
-            for x in [1.0, -1.0, 127.0 / 128.0, -127.0 / 128.0, 7.0 / 2048.0] {
-                let x = vec![x; columns];
-                let tokens = Tokens::new(&x, true, &matrix).unwrap();
-                assert_products("bf16", &tokens, &x, &matrix, 0.0);
+            for count in [1, 2, 3, 4, 8] {
+                for x in [1.0, -1.0, 127.0 / 128.0, -127.0 / 128.0, 7.0 / 2048.0] {
+                    let x = vec![x; count * columns];
+                    for is_bf16 in [true, false] {
+                        if let Some(tokens) = fixed::Tokens::new(&x, is_bf16, &matrix) {
+                            let tokens = Tokens::Fixed(tokens);
+                            assert_products("largest", &tokens, &x, &matrix, 0.0);
+                        }
+                    }
+                }
             }
         }
     }
@@ -160,21 +174,32 @@ fn the_largest_products_of_bf16_tokens_fit() {
 
 #[test]
 fn a_bf16_token_that_is_not_finite_gives_nan() {
-    for matrix in fixed_matrices() {
+    for (matrix, count) in fixed_matrices() {
         for value in [f32::NAN, f32::INFINITY] {
-            let mut x = vec![1.0; 512];
+            let mut x = vec![1.0; count * 512];
             x[300] = value;
-            let mut found = [0.0; 9];
-            Tokens::new(&x, true, &matrix)
-                .unwrap()
-                .dots(&matrix, 0, &mut found);
-            assert!(found.iter().all(|sum| sum.is_nan()), "{}", matrix.kind());
+            let mut found = vec![0.0; 9 * count];
+            in_fixed_point(&x, &matrix).dots(&matrix, 0, &mut found);
+            for found in found.chunks_exact(count) {
+                assert!(found[0].is_nan(), "{}, {count} tokens", matrix.kind());
+                assert!(found[1..].iter().all(|sum| sum.is_finite()));
+            }
         }
     }
 }
 
-/// Matrices `[9, 512]` whose products with one token are computed in fixed point; none on a processor without the instructions.
-fn fixed_matrices() -> impl Iterator<Item = Quantised> {
-    let all = matrices([9, 512]).into_iter().chain([int8([9, 512])]);
-    all.filter(|matrix| fixed::available() && fixed::takes(matrix.form(), 512))
+/// bf16 tokens.
+fn in_fixed_point(x: &[f32], matrix: &Quantised) -> Tokens {
+    Tokens::Fixed(fixed::Tokens::new(x, true, matrix).unwrap())
+}
+
+/// Matrices `[9, 512]` and numbers of bf16 tokens whose products are computed in fixed point; none on a processor without the
+/// instructions.
+fn fixed_matrices() -> impl Iterator<Item = (Quantised, usize)> {
+    let all = || matrices([9, 512]).into_iter().chain([int8([9, 512])]);
+    let counts = [1, 2, 3, 4, 5, 8, 15].into_iter();
+    let each = counts.flat_map(move |count| all().map(move |matrix| (matrix, count)));
+    each.filter(|(matrix, count)| {
+        fixed::Tokens::new(&vec![0.0; count * 512], true, matrix).is_some()
+    })
 }

@@ -1,30 +1,38 @@
 //! AVX-512 VNNI: codes are multiplied as the bytes that they are, with a token in fixed point.
 //!
-//! Some features share a unit, a power of two, of which they are whole multiples `t`. `Σ q t` of four elements is exact in 32
-//! bits, so codes need not be widened to numbers. For one token; more of them share the widening.
+//! Some features share a unit, a power of two, of which they are whole multiples `t`. `Σ q t` of a few elements is exact in 32
+//! bits, so codes need not be widened to numbers.
 //!
-//! - An f32 token has 24 bits, and a unit for 32 features: as precise as f32 is for the largest feature of a group.
-//!   `t = 65536 h + 256 m + l` in three signed bytes.
-//! - A bf16 token has 16 bits, `t = 256 h + l`, of which a feature uses eight. For Q4_K, Q5_K and Q6_K the unit is that of the 256
-//!   features of a block, so that scales are multiplied as integers too. A feature below 1/128 of the largest one loses
-//!   bits, and the error is at most 1/32 of that of rounding the largest one to bf16 (1/16 for Q6_K, which has 14 bits).
+//! - [`token`], for blocks of 32 elements and int8: a token is bytes, and 32 features share a unit. An f32 token has 24 bits,
+//!   `t = 65536 h + 256 m + l`: as precise as f32 is for the largest feature of a group. A bf16 token has 16 bits,
+//!   `t = 256 h + l`, of which a feature uses eight. For one token; for several, to widen codes is faster.
+//! - [`words`], for Q4_K, Q5_K and Q6_K: tokens are words of 16 bits, and the 256 features of a block share a unit, so that
+//!   scales are multiplied as integers too. An f32 token has 31 bits, `t = 32768 h + l`, a bf16 token 16.
 //!
-//! Axes: K features, R rows.
+//! A feature of a bf16 token below 1/128 of the largest one loses bits, and the error is at most 1/32 of that of rounding the
+//! largest one to bf16.
+//!
+//! Axes: M tokens, K features.
 
 mod pairs;
-mod superblocks;
+pub(in crate::product) mod superblocks;
 mod token;
+mod words;
 
 use std::arch::x86_64::*;
 
-use simmer_blocks::Form;
 use simmer_blocks::ggml::BlockType;
+use simmer_blocks::{Form, Quantised};
 
-pub(super) use self::token::Token;
-
+use self::token::{BlockToken, Token};
+use self::words::Words;
 use super::super::AHEAD;
 use super::wide::LANES;
+use super::{CodeRows, GROUP, ROWS, streams};
 use crate::simd::prefetch;
+
+/// Most tokens of f32 for which multiplying two words a feature is faster than widening rows.
+const MOST_IN_F32: usize = 6;
 
 /// Codes of a vector.
 const UNIT: usize = 64;
@@ -43,27 +51,120 @@ pub(super) fn available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// If rows of this form are multiplied so.
-pub(super) fn takes(form: &Form, columns: usize) -> bool {
-    columns > 0
-        && match form {
-            Form::Blocks(kind) => match kind {
-                BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => true,
-                // two blocks at a time
-                _ => columns.is_multiple_of(UNIT),
-            },
-            Form::Int8(_) => true,
-            _ => false,
-        }
+/// Tokens in the form in which the codes of a weight are multiplied.
+pub(in crate::product::few) enum Tokens {
+    /// A token of f32 numbers.
+    Bytes(Token<3>),
+    /// A token of bf16 numbers.
+    BytesOfHalves(Token<2>),
+    /// As [`Bytes`](Self::Bytes), for blocks of 256 elements.
+    Blocks(BlockToken<3>),
+    /// As [`BytesOfHalves`](Self::BytesOfHalves), for blocks of 256 elements.
+    BlocksOfHalves(BlockToken<2>),
+    /// Tokens of f32 numbers.
+    Words(Words<2>),
+    /// Tokens of bf16 numbers.
+    WordsOfHalves(Words<1>),
 }
 
-/// `result[row] = token · W[row]` for the rows of codes from one on.
-pub(super) fn dots<const P: usize, const R: usize>(
+impl Tokens {
+    /// The tokens `x`, `[M, K]`; `None` if they are not multiplied so. `is_bf16`: all are bf16 numbers.
+    pub(super) fn new(x: &[f32], is_bf16: bool, matrix: &Quantised) -> Option<Self> {
+        let [_, k] = matrix.shape();
+        if !available() || k == 0 {
+            return None;
+        }
+        let form = matrix.form();
+        match (x.len() / k, is_bf16) {
+            (1, true) if words::takes(form) => Some(Self::BlocksOfHalves(BlockToken::new(x))),
+            (1, false) if words::takes(form) => Some(Self::Blocks(BlockToken::new(x))),
+            (1, true) if takes(form, k) => Some(Self::BytesOfHalves(Token::new(x))),
+            (1, false) if takes(form, k) => Some(Self::Bytes(Token::new(x))),
+            (_, true) if words::takes(form) => Some(Self::WordsOfHalves(Words::new(x, k))),
+            (..=MOST_IN_F32, false) if words::takes(form) => Some(Self::Words(Words::new(x, k))),
+            _ => None,
+        }
+    }
+
+    /// `result[row][token] = x[token] · W[first + row]`
+    ///
+    /// # Shapes
+    /// `result`: `[rows, M]`.
+    pub(super) fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
+        match self {
+            Self::Bytes(token) => dots(token, matrix, first, result),
+            Self::BytesOfHalves(token) => dots(token, matrix, first, result),
+            Self::Blocks(token) => token.dots(matrix, first, result),
+            Self::BlocksOfHalves(token) => token.dots(matrix, first, result),
+            Self::Words(tokens) => tokens.dots(matrix, first, result, |left| match left {
+                4.. => words::tile::<2, 4>,
+                3 => words::tile::<2, 3>,
+                2 => words::tile::<2, 2>,
+                _ => words::tile::<2, 1>,
+            }),
+            Self::WordsOfHalves(tokens) => tokens.dots(matrix, first, result, |left| match left {
+                8.. => words::tile::<1, 8>,
+                4.. => words::tile::<1, 4>,
+                3 => words::tile::<1, 3>,
+                2 => words::tile::<1, 2>,
+                _ => words::tile::<1, 1>,
+            }),
+        }
+    }
+}
+
+impl<const P: usize> BlockToken<P> {
+    /// `result[row] = token · W[first + row]`
+    fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
+        let Form::Blocks(kind) = matrix.form() else {
+            unreachable!("tokens in blocks are made for blocks");
+        };
+        let all = CodeRows::of(matrix);
+        streams(result.len(), |rows| {
+            let codes = rows.map(|row| all.row(first + row));
+            let sums = superblocks::one(*kind, codes, self);
+            for (row, [sum]) in rows.into_iter().zip(sums) {
+                result[row] = sum;
+            }
+        });
+    }
+}
+
+/// If rows of this form are multiplied with a token in bytes.
+fn takes(form: &Form, columns: usize) -> bool {
+    match form {
+        // two blocks at a time
+        Form::Blocks(kind) => kind.block_len() == GROUP && columns.is_multiple_of(UNIT),
+        Form::Int8(_) => true,
+        _ => false,
+    }
+}
+
+/// `result[row] = token · W[first + row]`
+fn dots<const P: usize>(token: &Token<P>, matrix: &Quantised, first: usize, result: &mut [f32]) {
+    let all = CodeRows::of(matrix);
+    streams(result.len(), |rows| {
+        let codes = rows.map(|row| all.row(first + row));
+        let scales = match matrix.form() {
+            Form::Int8(form) => {
+                rows.map(|row| form.row_max[matrix.stored_row(first + row)] * (1.0 / 127.0))
+            }
+            _ => [1.0; ROWS],
+        };
+        let sums = row_dots(matrix.form(), codes, scales, token);
+        for (row, sum) in rows.into_iter().zip(sums) {
+            result[row] = sum;
+        }
+    });
+}
+
+/// The products of a token with some rows of codes.
+fn row_dots<const P: usize>(
     form: &Form,
-    rows: [&[u8]; R],
-    scales: [f32; R],
+    rows: [&[u8]; ROWS],
+    scales: [f32; ROWS],
     token: &Token<P>,
-) -> [f32; R] {
+) -> [f32; ROWS] {
     // SAFETY: tokens are made for instructions that this processor has.
     unsafe {
         match form {
@@ -74,12 +175,12 @@ pub(super) fn dots<const P: usize, const R: usize>(
                 BlockType::Q5_0 => pairs::q5_0(rows, token),
                 BlockType::Q5_1 => pairs::q5_1(rows, token),
                 BlockType::IQ4_NL => pairs::iq4_nl(rows, token),
-                BlockType::Q4_K => superblocks::q4_k(rows, token),
-                BlockType::Q5_K => superblocks::q5_k(rows, token),
-                BlockType::Q6_K => superblocks::q6_k(rows, token),
+                BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => {
+                    unreachable!("blocks that are multiplied with words")
+                }
             },
             Form::Int8(_) => int8(rows, scales, token),
-            _ => unreachable!("tokens in fixed point are made for forms that are taken"),
+            _ => unreachable!("tokens in bytes are made for forms that are taken"),
         }
     }
 }
@@ -110,17 +211,13 @@ fn whole_of_bytes<const P: usize>(codes: __m512i, token: [__m512i; P]) -> __m512
 /// Signed bytes with a scale for each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn int8<const P: usize, const R: usize>(
-    rows: [&[u8]; R],
-    scales: [f32; R],
-    token: &Token<P>,
-) -> [f32; R] {
+fn int8<const P: usize>(rows: [&[u8]; ROWS], scales: [f32; ROWS], token: &Token<P>) -> [f32; ROWS] {
     let offset = _mm512_set1_epi8(i8::MIN);
-    let mut totals = [_mm512_setzero_ps(); R];
+    let mut totals = [_mm512_setzero_ps(); ROWS];
     for (index, x) in token.bytes.iter().enumerate() {
-        let x = vectors(x);
+        let x = vectors(&x.0);
         let units = in_halves(two(&token.units[2 * index..]));
-        for row in 0..R {
+        for row in 0..ROWS {
             let codes = &rows[row][index * UNIT..];
             prefetch(codes, AHEAD);
             let codes: __m512i = if let Some(codes) = codes.first_chunk::<UNIT>() {
@@ -135,7 +232,7 @@ fn int8<const P: usize, const R: usize>(
         }
     }
     let low = OFFSET * token.sums.iter().sum::<f32>();
-    let mut results = [0.0; R];
+    let mut results = [0.0; ROWS];
     for (row, result) in results.iter_mut().enumerate() {
         *result = scales[row] * (_mm512_reduce_add_ps(totals[row]) - low);
     }

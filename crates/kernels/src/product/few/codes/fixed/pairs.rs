@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{OFFSET, Token, in_halves, two, vectors, whole, whole_of_bytes};
 use crate::product::few::AHEAD;
+use crate::product::few::codes::ROWS;
 use crate::product::few::codes::ggml::{IQ4_NL_BYTES, IQ4_NL_OFFSET};
 use crate::product::few::codes::vector::{bytes, parts, prefetch_block};
 
@@ -13,20 +14,20 @@ use crate::product::few::codes::vector::{bytes, parts, prefetch_block};
 /// below 64 unless `EIGHT_BITS`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn pairs<const BYTES: usize, const EIGHT_BITS: bool, const P: usize, const R: usize>(
-    rows: [&[u8]; R],
+fn pairs<const BYTES: usize, const EIGHT_BITS: bool, const P: usize>(
+    rows: [&[u8]; ROWS],
     token: &Token<P>,
     head: impl Fn(&[u8; BYTES]) -> [__m128; 2],
     unit: impl Fn(&[u8; BYTES]) -> __m512i,
-) -> [f32; R] {
-    let rows = parts::<BYTES, R>(rows);
-    let mut totals = [_mm512_setzero_ps(); R];
-    let mut lows = [_mm_setzero_ps(); R];
+) -> [f32; ROWS] {
+    let rows = parts::<BYTES, ROWS>(rows);
+    let mut totals = [_mm512_setzero_ps(); ROWS];
+    let mut lows = [_mm_setzero_ps(); ROWS];
     for (index, x) in token.bytes.iter().enumerate() {
-        let x = vectors(x);
+        let x = vectors(&x.0);
         let units = two(&token.units[2 * index..]);
         let sums = two(&token.sums[2 * index..]);
-        for row in 0..R {
+        for row in 0..ROWS {
             let blocks = &rows[row][index];
             prefetch_block(blocks, index, AHEAD);
             let [scale, low] = head(blocks);
@@ -40,7 +41,7 @@ fn pairs<const BYTES: usize, const EIGHT_BITS: bool, const P: usize, const R: us
             totals[row] = _mm512_fmadd_ps(sum, in_halves(_mm_mul_ps(scale, units)), totals[row]);
         }
     }
-    let mut results = [0.0; R];
+    let mut results = [0.0; ROWS];
     for (row, result) in results.iter_mut().enumerate() {
         let low = _mm_cvtss_f32(lows[row]) + _mm_cvtss_f32(_mm_movehdup_ps(lows[row]));
         *result = _mm512_reduce_add_ps(totals[row]) + low;
@@ -51,9 +52,9 @@ fn pairs<const BYTES: usize, const EIGHT_BITS: bool, const P: usize, const R: us
 /// `d: f16, q: [i8; 32]`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q8_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
+pub(super) fn q8_0<const P: usize>(rows: [&[u8]; ROWS], token: &Token<P>) -> [f32; ROWS] {
     let offset = _mm512_set1_epi8(i8::MIN);
-    pairs::<68, true, P, R>(
+    pairs::<68, true, P>(
         rows,
         token,
         |blocks| scales(blocks, -OFFSET),
@@ -68,8 +69,8 @@ pub(super) fn q8_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Tok
 /// `d: f16, q: [u4; 32]`, stored with an offset of 8.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q4_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
-    pairs::<36, false, P, R>(
+pub(super) fn q4_0<const P: usize>(rows: [&[u8]; ROWS], token: &Token<P>) -> [f32; ROWS] {
+    pairs::<36, false, P>(
         rows,
         token,
         |blocks| scales(blocks, -8.0),
@@ -80,8 +81,8 @@ pub(super) fn q4_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Tok
 /// `d: f16, m: f16, q: [u4; 32]`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q4_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
-    pairs::<40, false, P, R>(
+pub(super) fn q4_1<const P: usize>(rows: [&[u8]; ROWS], token: &Token<P>) -> [f32; ROWS] {
+    pairs::<40, false, P>(
         rows,
         token,
         |blocks| scales_and_minima(blocks),
@@ -92,8 +93,8 @@ pub(super) fn q4_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Tok
 /// `d: f16, fifth bits: [u1; 32], q: [u4; 32]`, stored with an offset of 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q5_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
-    pairs::<44, false, P, R>(
+pub(super) fn q5_0<const P: usize>(rows: [&[u8]; ROWS], token: &Token<P>) -> [f32; ROWS] {
+    pairs::<44, false, P>(
         rows,
         token,
         |blocks| scales(blocks, -16.0),
@@ -107,8 +108,8 @@ pub(super) fn q5_0<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Tok
 /// `d: f16, m: f16, fifth bits: [u1; 32], q: [u4; 32]`
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q5_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Token<P>) -> [f32; R] {
-    pairs::<48, false, P, R>(
+pub(super) fn q5_1<const P: usize>(rows: [&[u8]; ROWS], token: &Token<P>) -> [f32; ROWS] {
+    pairs::<48, false, P>(
         rows,
         token,
         |blocks| scales_and_minima(blocks),
@@ -122,12 +123,9 @@ pub(super) fn q5_1<const P: usize, const R: usize>(rows: [&[u8]; R], token: &Tok
 /// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn iq4_nl<const P: usize, const R: usize>(
-    rows: [&[u8]; R],
-    token: &Token<P>,
-) -> [f32; R] {
+pub(super) fn iq4_nl<const P: usize>(rows: [&[u8]; ROWS], token: &Token<P>) -> [f32; ROWS] {
     let values = _mm512_broadcast_i32x4(bytemuck::cast(IQ4_NL_BYTES));
-    pairs::<36, true, P, R>(
+    pairs::<36, true, P>(
         rows,
         token,
         |blocks| scales(blocks, -f32::from(IQ4_NL_OFFSET)),

@@ -1,125 +1,160 @@
-//! A token in fixed point.
+//! A token in fixed point, in bytes.
 
 use std::arch::x86_64::*;
-use std::iter::repeat_n;
 
-use simmer_blocks::Form;
-use simmer_blocks::ggml::BlockType;
-
+use super::superblocks::UNITS;
+use super::words::BLOCK;
 use super::{LANES, UNIT};
 use crate::product::few::codes::GROUP;
 use crate::simd::sixteen;
 
-/// Features of a block of Q4_K, Q5_K or Q6_K.
-pub(super) const BLOCK: usize = 256;
+/// Largest first byte of a feature: it is signed, and sums must not overflow.
+const LARGEST: u32 = 127;
 
-/// The features of one token as `P` signed bytes each: `Σ 256^(P - 1 - p) · byte p`, in units of a group.
+/// The features of one token as `P` signed bytes each: `Σ 256^(P - 1 - p) · byte p`, in units of a group. For rows of blocks of
+/// 32 elements and of int8.
 pub(in crate::product::few) struct Token<const P: usize> {
-    /// `[K / UNIT, P, UNIT]`, filled with zeros to whole vectors.
-    pub(super) bytes: Vec<[[i8; UNIT]; P]>,
-    /// The units: one for each sum, or one for each [`BLOCK`]; see [`Grid`].
+    /// `[K / UNIT]`, filled with zeros to whole vectors.
+    pub(super) bytes: Vec<Bytes<P>>,
+    /// The units, `[K / GROUP]`.
     pub(super) units: Vec<f32>,
-    /// The sums of the features that share a scale.
+    /// The sums of the features of a group, `[K / GROUP]`.
     pub(super) sums: Vec<f32>,
 }
 
-/// How a token is put into fixed point for a weight.
-struct Grid {
-    /// Features that share a unit.
-    shared: usize,
-    /// Features that share a scale of the weight, and so a sum.
-    scaled: usize,
-    /// Features for each unit that is stored.
-    stored: usize,
-    /// Largest number of units of a feature: its first byte is signed, and sums must not overflow.
-    largest: f32,
-}
+/// The bytes of [`UNIT`] features. Aligned as a vector is loaded fastest.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Bytes<const P: usize>(pub(super) [[i8; UNIT]; P]);
 
-impl Token<3> {
-    /// The f32 features `x`, `[K]`, in 24 bits, for rows of a form that is taken.
-    pub(in crate::product::few) fn of_f32(x: &[f32], form: &Form) -> Self {
-        let scaled = scaled(form);
-        let grid = Grid {
-            shared: GROUP,
-            scaled,
-            stored: scaled,
-            largest: (127 << 16) as f32,
-        };
+impl<const P: usize> Token<P> {
+    /// The features `x`, `[K]`.
+    pub(super) fn new(x: &[f32]) -> Self {
         // SAFETY: tokens are made for instructions that this processor has.
-        unsafe { in_fixed_point(x, &grid) }
+        unsafe { in_fixed_point(x) }
     }
 }
 
-impl Token<2> {
-    /// The bf16 features `x`, `[K]`, in 16 bits, or 14 for Q6_K, for rows of a form that is taken.
-    ///
-    /// The scales of a block of 256 elements are multiplied as integers too, so its features share a unit. See
-    /// [`superblocks`](super::superblocks) for why the sums do not overflow.
-    pub(in crate::product::few) fn of_bf16(x: &[f32], form: &Form) -> Self {
-        let [shared, largest] = match form {
-            Form::Blocks(BlockType::Q4_K | BlockType::Q5_K) => [BLOCK, 127 << 8],
-            Form::Blocks(BlockType::Q6_K) => [BLOCK, 32 << 8],
-            _ => [GROUP, 127 << 8],
-        };
-        let grid = Grid {
-            shared,
-            scaled: scaled(form),
-            stored: shared,
-            largest: largest as f32,
-        };
-        // SAFETY: as above.
-        unsafe { in_fixed_point(x, &grid) }
+/// As [`Token`], in units of a block. For rows of blocks of 256 elements.
+pub(in crate::product::few) struct BlockToken<const P: usize> {
+    /// `[K / BLOCK]`
+    pub(super) blocks: Vec<TokenBlock<P>>,
+}
+
+/// The features of a block.
+#[derive(Clone, Copy)]
+pub(super) struct TokenBlock<const P: usize> {
+    pub(super) bytes: [Bytes<P>; UNITS],
+    pub(super) unit: f32,
+    /// The sums of the features of a group.
+    pub(super) sums: [f32; BLOCK / GROUP],
+    /// The sums of each 16 features, in units: `32768 · first + second`.
+    pub(super) half_sums: [[i16; BLOCK / LANES]; 2],
+}
+
+impl<const P: usize> BlockToken<P> {
+    /// The features `x`, `[K]`, whose number is a multiple of [`BLOCK`].
+    pub(super) fn new(x: &[f32]) -> Self {
+        let blocks = x.as_chunks().0.iter();
+        Self {
+            // SAFETY: tokens are made for instructions that this processor has.
+            blocks: blocks.map(|x| unsafe { TokenBlock::new(x) }).collect(),
+        }
     }
 }
 
-/// Features that share a scale.
-fn scaled(form: &Form) -> usize {
-    match form {
-        Form::Blocks(BlockType::Q6_K) => GROUP / 2,
-        _ => GROUP,
+impl<const P: usize> TokenBlock<P> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn new(x: &[f32; BLOCK]) -> Self {
+        let (unit, per_unit) = unit(x, largest(P));
+        let mut block = Self {
+            bytes: [Bytes([[0; UNIT]; P]); UNITS],
+            unit,
+            sums: group_sums(x),
+            half_sums: [[0; BLOCK / LANES]; 2],
+        };
+        for (at, features) in x.as_chunks().0.iter().enumerate() {
+            block.bytes[at] = Bytes::of(features, per_unit);
+        }
+        for (half, features) in x.as_chunks::<LANES>().0.iter().enumerate() {
+            let units = _mm512_mul_ps(sixteen(features), _mm512_set1_ps(per_unit));
+            let sum = _mm512_reduce_add_epi32(_mm512_cvtps_epi32(units));
+            let first = (sum + (1 << 14)) >> 15;
+            block.half_sums[0][half] = first as i16;
+            block.half_sums[1][half] = (sum - (first << 15)) as i16;
+        }
+        block
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn in_fixed_point<const P: usize>(x: &[f32], grid: &Grid) -> Token<P> {
+fn in_fixed_point<const P: usize>(x: &[f32]) -> Token<P> {
     let mut padded = x.to_vec();
     padded.resize(x.len().next_multiple_of(UNIT), 0.0);
     let mut token = Token {
-        bytes: vec![[[0; UNIT]; P]; padded.len() / UNIT],
-        units: Vec::with_capacity(padded.len() / grid.stored),
-        sums: Vec::with_capacity(padded.len() / grid.scaled),
+        bytes: Vec::with_capacity(padded.len() / UNIT),
+        units: Vec::with_capacity(padded.len() / GROUP),
+        sums: Vec::with_capacity(padded.len() / GROUP),
     };
-    let vectors_of_unit = UNIT / LANES;
-    for (group, features) in padded.chunks_exact(grid.shared).enumerate() {
-        let (unit, per_unit) = unit(features, grid.largest);
-        token
-            .units
-            .extend(repeat_n(unit, grid.shared / grid.stored));
-        for (at, features) in features.as_chunks::<LANES>().0.iter().enumerate() {
-            let vector = group * grid.shared / LANES + at;
-            let [whole, lane] = [vector / vectors_of_unit, vector % vectors_of_unit * LANES];
-            for (bytes, split) in token.bytes[whole]
-                .iter_mut()
-                .zip(split::<P>(features, per_unit))
-            {
-                bytes[lane..lane + LANES].copy_from_slice(&split);
+    for features in padded.as_chunks::<UNIT>().0 {
+        let mut bytes = Bytes([[0; UNIT]; P]);
+        for (group, features) in features.as_chunks::<GROUP>().0.iter().enumerate() {
+            let (unit, per_unit) = unit(features, largest(P));
+            token.units.push(unit);
+            for (half, features) in features.as_chunks().0.iter().enumerate() {
+                bytes.set(group * GROUP + half * LANES, features, per_unit);
             }
         }
-    }
-    for features in padded.chunks_exact(grid.scaled) {
-        let vectors = features.as_chunks::<LANES>().0;
-        let sums = vectors.iter().map(|features| sum(features));
+        token.bytes.push(bytes);
         token
             .sums
-            .push(sums.reduce(|all, sum| all + sum).unwrap_or(0.0));
+            .extend(group_sums::<UNIT, { UNIT / GROUP }>(features));
     }
     token
+}
+
+impl<const P: usize> Bytes<P> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn of(features: &[f32; UNIT], per_unit: f32) -> Self {
+        let mut bytes = Self([[0; UNIT]; P]);
+        for (at, features) in features.as_chunks().0.iter().enumerate() {
+            bytes.set(at * LANES, features, per_unit);
+        }
+        bytes
+    }
+
+    /// Sets the bytes of features from a place on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn set(&mut self, place: usize, features: &[f32; LANES], per_unit: f32) {
+        for (bytes, split) in self.0.iter_mut().zip(split::<P>(features, per_unit)) {
+            bytes[place..place + LANES].copy_from_slice(&split);
+        }
+    }
+}
+
+/// Largest number of units of a feature of `bytes` bytes.
+fn largest(bytes: usize) -> f32 {
+    (LARGEST << (8 * (bytes - 1))) as f32
+}
+
+/// The sums of the features of each group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn group_sums<const K: usize, const GROUPS: usize>(x: &[f32; K]) -> [f32; GROUPS] {
+    let mut sums = [0.0; GROUPS];
+    for (group, features) in sums.iter_mut().zip(x.as_chunks::<GROUP>().0) {
+        let [first, second]: [[f32; LANES]; 2] = bytemuck::cast(*features);
+        *group = sum(&first) + sum(&second);
+    }
+    sums
 }
 
 /// The unit of some features, a power of two, and how many of them one is. NaN if a feature is not finite, so that the product
 /// is NaN.
 #[inline]
-fn unit(features: &[f32], most: f32) -> (f32, f32) {
+pub(super) fn unit(features: &[f32], most: f32) -> (f32, f32) {
     const EXPONENT: u32 = 23;
     const BIAS: u32 = 127;
     let largest = features.iter().fold(0, |all, x| all.max(x.to_bits() << 1)) >> 1;
