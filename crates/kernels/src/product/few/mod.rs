@@ -1,20 +1,22 @@
 //! Matrix multiplications for a few tokens, as in generation: packing the weight would not pay off.
 //!
 //! Reading the weight takes most of the time. It is therefore read once, in its stored dtype or quantised, and
-//! widened in registers; from [`tiles::FEWEST`] tokens on in [`tiles`].
+//! widened in registers, from [`tiles::FEWEST`] tokens on in [`tiles`]; what cannot be, is widened into the cache.
 //!
 //! Axes: M tokens (at most [`few`](super::few)), K inner dimension (summed over), N output features.
 
 #[cfg(target_arch = "x86_64")]
-mod codes;
+pub(super) mod codes;
 mod tiles;
+mod widened;
 
 use std::ops::Range;
 
 use pulp::Simd;
 
 use self::tiles::{Tile, tiles};
-use super::{FEW, Numbers, Side, Values, Weight};
+use self::widened::widened;
+use super::{Numbers, Side, Values, Weight};
 use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
 use crate::threads;
@@ -51,7 +53,7 @@ fn share(n: usize, bytes: usize) -> usize {
 fn dots(x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
-    let rows = share(n, weight.bytes());
+    let rows = share(n, weight.bytes()).next_multiple_of(STREAMS[0]);
     #[cfg(target_arch = "x86_64")]
     let is_bf16 = matches!(x, Numbers::Bf16(_));
     let x = &x.widened();
@@ -60,7 +62,7 @@ fn dots(x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
         halves: words(weight).map(|_| deinterleave(x)),
         #[cfg(target_arch = "x86_64")]
         unpacked: match weight.values {
-            Values::Quantised(rows) if m <= FEW => codes::Tokens::new(x, is_bf16, rows.matrix),
+            Values::Quantised(rows) => codes::Tokens::new(x, is_bf16, rows.matrix),
             _ => None,
         },
     };
@@ -129,24 +131,12 @@ vectorised! {
                 let words = &words[rows.start * k..rows.end * k];
                 several(simd, Pairs { even, odd, words, k }, result);
             }
-            _ if m >= tiles::FEWEST => {
-                let mut wide = buffer(tiles::ROWS * k);
-                let first = rows.clone().step_by(tiles::ROWS);
-                for (first, result) in first.zip(result.chunks_mut(tiles::ROWS * m)) {
-                    let w = &mut wide[..result.len() / m * k];
-                    for (row, w) in (first..).zip(w.chunks_exact_mut(k)) {
-                        weight.values.widen_chunk(row * k, w);
-                    }
-                    tiles(simd, Single { x: x.x, w, k }, result);
-                }
-            }
+            _ if m > 1 => widened(simd, x.x, weight, first, result),
             _ => {
                 let mut wide = buffer(k);
-                for (row, result) in rows.zip(result.chunks_exact_mut(m)) {
+                for (row, sum) in rows.zip(result) {
                     weight.values.widen_chunk(row * k, &mut wide);
-                    for (x, sum) in x.x.chunks_exact(k).zip(result) {
-                        *sum = dot(simd, x, &wide);
-                    }
+                    *sum = dot(simd, x.x, &wide);
                 }
             }
         }

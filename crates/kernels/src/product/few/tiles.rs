@@ -16,7 +16,7 @@ pub(super) const FEWEST: usize = 4;
 pub(super) const ROWS: usize = 4;
 
 /// Tokens of a tile, on processors with 32 vector registers and with 16.
-const TOKENS: [usize; 2] = [4, 2];
+pub(super) const TOKENS: [usize; 2] = [4, 2];
 
 /// Sides of dot products that are computed tile by tile.
 pub(super) trait Tile<S: Simd>: Rows<S> {

@@ -6,12 +6,13 @@
 
 use std::arch::x86_64::*;
 
+use simmer_blocks::FourBit;
 use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
-use simmer_blocks::{FourBit, Rounding};
 
 use super::ggml::{half, halves};
 use super::vector::{bytes, parts, prefetch_block};
 use super::{GROUP, Part};
+use crate::product::widen::four_bit::round;
 use crate::simd::{prefetch, sixteen};
 
 /// Numbers of a vector.
@@ -254,21 +255,4 @@ pub(super) fn four_bit<const M: usize, const R: usize>(
         }
     }
     totals(sums)
-}
-
-/// Numbers rounded to a dtype, ties to even.
-#[inline]
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
-fn round(numbers: __m512, rounding: Rounding) -> __m512 {
-    match rounding {
-        Rounding::F32 => numbers,
-        Rounding::Bf16 => {
-            let bits = _mm512_castps_si512(numbers);
-            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-            let upper = _mm512_set1_epi32(!0xffff);
-            _mm512_castsi512_ps(_mm512_and_si512(_mm512_add_epi32(bits, half), upper))
-        }
-        Rounding::F16 => _mm512_cvtph_ps(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(numbers)),
-    }
 }
