@@ -4,6 +4,7 @@
 //! scaled. What a code of zero stands for is added by means of the sums of the tokens' features: as a start of the
 //! group's sum where it is a multiple of the scale, else from the minima of the block.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
@@ -356,7 +357,11 @@ fn scaled(codes: [u32; 2], by: f32) -> __m256 {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::product) fn half(block: &[u8], at: usize) -> f32 {
     let bits: u16 = bytemuck::pod_read_unaligned(&block[at..at + 2]);
-    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
+    let mut bits = i32::from(bits);
+    // SAFETY: does nothing. Without it the compiler inserts the bits from memory into a vector register, for which the
+    // processor waits for the last value of that register: a sum that is not ready.
+    unsafe { asm!("/* {0:e} */", inout(reg) bits, options(pure, nomem, nostack, preserves_flags)) };
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
 }
 
 /// The two f16 at the start of a block.

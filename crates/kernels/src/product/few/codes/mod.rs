@@ -286,6 +286,21 @@ fn dot_rows(tokens: &Numbers, matrix: &Quantised, first: usize, result: &mut [f3
             }
         });
     }
+    if tokens.instructions == Instructions::Avx512 {
+        return streams(result.len() / tokens.count, |rows| {
+            let all = rows.map(|row| first + row);
+            for token in (0..tokens.count).step_by(TOKENS) {
+                let part = tokens.part(token, AHEAD);
+                let dots = row_dots::<TOKENS, ROWS>(matrix, all, &part, &mut scales);
+                for (row, sums) in rows.into_iter().zip(dots) {
+                    let result = &mut result[row * tokens.count..][..tokens.count];
+                    for (result, sum) in result[token..].iter_mut().zip(sums) {
+                        *result = sum;
+                    }
+                }
+            }
+        });
+    }
     let [rows, _] = matrix.shape();
     let of_row = matrix.codes().len() / rows;
     for (row, result) in result.chunks_exact_mut(tokens.count).enumerate() {

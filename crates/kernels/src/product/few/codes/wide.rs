@@ -1,8 +1,8 @@
 //! AVX-512: what a code stands for is looked up in a table of sixteen numbers that fills one vector.
 //!
 //! The table of a group has its scale and its minimum in it, so an unpacked weight is the widened one, and nothing has to
-//! be added for codes that do not start at zero. Types with more than five bits have no such table; they are unpacked as on
-//! AVX2.
+//! be added for codes that do not start at zero. The bytes of Q8_0 are converted and scaled. For blocks of 32 elements; the
+//! others are unpacked as on AVX2.
 
 use std::arch::x86_64::*;
 
@@ -36,14 +36,7 @@ pub(super) fn available() -> bool {
 
 /// If codes of this type are looked up.
 pub(super) fn takes(kind: BlockType) -> bool {
-    match kind {
-        BlockType::Q4_0
-        | BlockType::Q4_1
-        | BlockType::Q5_0
-        | BlockType::Q5_1
-        | BlockType::IQ4_NL => true,
-        BlockType::Q8_0 | BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => false,
-    }
+    kind.block_len() == GROUP
 }
 
 /// The sums of some rows of blocks, `Σ x w`, for each token.
@@ -60,7 +53,8 @@ pub(super) fn dots<const M: usize, const R: usize>(
         BlockType::Q5_0 => q5_0(rows, tokens),
         BlockType::Q5_1 => q5_1(rows, tokens),
         BlockType::IQ4_NL => iq4_nl(rows, tokens),
-        BlockType::Q8_0 | BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => {
+        BlockType::Q8_0 => q8_0(rows, tokens),
+        BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => {
             unreachable!("types that are unpacked as on AVX2")
         }
     }
@@ -83,19 +77,21 @@ fn blocks<const BYTES: usize, const M: usize, const R: usize>(
             prefetch_block(block, index, tokens.ahead);
             let w = unpack(block);
             for (x, sums) in tokens.x.iter().zip(sums) {
-                add(&x[index], w, sums);
+                add::<M>(&x[index], w, sums);
             }
         }
     }
     totals(sums)
 }
 
-/// `sums += x w` over a group of features of a token.
+/// `sums += x w` over a group of features of a token. One token has two sums, which do not wait for each other; for more,
+/// there are enough sums anyway.
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-fn add(x: &[f32; GROUP], w: [__m512; 2], sums: &mut [__m512; 2]) {
+fn add<const M: usize>(x: &[f32; GROUP], w: [__m512; 2], sums: &mut [__m512; 2]) {
     let (x, _) = x.as_chunks::<LANES>();
-    for ((x, w), sum) in x.iter().zip(w).zip(sums) {
+    for (half, (x, w)) in x.iter().zip(w).enumerate() {
+        let sum = &mut sums[if M == 1 { half } else { 0 }];
         *sum = _mm512_fmadd_ps(sixteen(x), w, *sum);
     }
 }
@@ -111,6 +107,21 @@ fn totals<const M: usize, const R: usize>(sums: [[[__m512; 2]; M]; R]) -> [[f32;
         }
     }
     results
+}
+
+/// `d: f16, q: [i8; 32]`
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+fn q8_0<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<34, M, R>(rows, tokens, |block| {
+        let d = _mm512_set1_ps(half(block, 0));
+        let first = _mm512_cvtepi8_epi32(bytemuck::pod_read_unaligned(&block[2..18]));
+        let second = _mm512_cvtepi8_epi32(bytemuck::pod_read_unaligned(&block[18..34]));
+        [
+            _mm512_mul_ps(_mm512_cvtepi32_ps(first), d),
+            _mm512_mul_ps(_mm512_cvtepi32_ps(second), d),
+        ]
+    })
 }
 
 /// `d: f16, q: [u4; 32]`, stored with an offset of 8.
@@ -248,8 +259,8 @@ pub(super) fn four_bit<const M: usize, const R: usize>(
                 ];
                 let second = look_up(table, shifted);
                 for (x, sums) in tokens.x.iter().zip(sums.iter_mut()) {
-                    add(&x[2 * unit], first, sums);
-                    add(&x[2 * unit + 1], second, sums);
+                    add::<M>(&x[2 * unit], first, sums);
+                    add::<M>(&x[2 * unit + 1], second, sums);
                 }
             }
         }
