@@ -33,11 +33,10 @@ pub(super) fn widened<S: Simd>(
         let rows = first + group * ROWS..first + group * ROWS + result.len() / m;
         for start in (0..k).step_by(PART) {
             let width = PART.min(k - start);
-            let whole = width.next_multiple_of(S::F32_LANES);
             for (row, wide) in rows.clone().zip(wide.chunks_exact_mut(PART)) {
-                let (values, rest) = wide[..whole].split_at_mut(width);
-                weight.values.widen_chunk(row * k + start, values);
-                rest.fill(0.0);
+                weight
+                    .values
+                    .widen_chunk(row * k + start, &mut wide[..width]);
             }
             let part = Part {
                 x: &x[start..],
@@ -47,9 +46,15 @@ pub(super) fn widened<S: Simd>(
             };
             part.add_all(simd, &mut sums);
         }
+        // as in a tile of numbers, so that sums have the same bits
+        let rest = k % S::F32_LANES;
+        let after = (k - 1) % PART + 1;
         for (token, sums) in sums.iter().enumerate() {
+            let x = &x[(token + 1) * k - rest..][..rest];
             for (row, result) in result.chunks_exact_mut(m).enumerate() {
-                result[token] = simd.reduce_sum_f32s(sums[row]);
+                let wide = &wide[row * PART..][after - rest..after];
+                let rest = x.iter().zip(wide).map(|(x, w)| x * w);
+                result[token] = simd.reduce_sum_f32s(sums[row]) + rest.sum::<f32>();
             }
         }
     }
@@ -61,13 +66,13 @@ struct Part<'a> {
     /// Of each token, `k` numbers apart.
     x: &'a [f32],
     k: usize,
-    /// `[R, PART]`, with zeros after the features to whole vectors.
+    /// `[R, PART]`
     wide: &'a [f32],
     width: usize,
 }
 
 impl Part<'_> {
-    /// Adds the products of all tokens and rows, one vector of sums for each.
+    /// Adds the products of all tokens and rows, one vector of sums for each, without the features after whole vectors.
     #[inline(always)]
     fn add_all<S: Simd>(self, simd: S, sums: &mut [[S::f32s; ROWS]]) {
         let mut token = 0;
@@ -91,10 +96,10 @@ impl Part<'_> {
         token: usize,
         sums: &mut [[S::f32s; ROWS]],
     ) -> usize {
-        let (mut x, mut rests): ([&[S::f32s]; T], [&[f32]; T]) = ([&[]; T], [&[]; T]);
-        for t in 0..T {
+        let mut x: [&[S::f32s]; T] = [&[]; T];
+        for (t, x) in x.iter_mut().enumerate() {
             let features = &self.x[(token + t) * self.k..][..self.width];
-            (x[t], rests[t]) = S::as_simd_f32s(features);
+            *x = S::as_simd_f32s(features).0;
         }
         let mut w: [&[S::f32s]; ROWS] = [&[]; ROWS];
         for (row, w) in w.iter_mut().enumerate() {
@@ -102,19 +107,10 @@ impl Part<'_> {
         }
         let mut tile = [[simd.splat_f32s(0.0); ROWS]; T];
         tile.copy_from_slice(&sums[..T]);
-        let whole = x[0].len();
-        for i in 0..whole {
+        for i in 0..x[0].len() {
             for t in 0..T {
                 for row in 0..ROWS {
                     tile[t][row] = simd.mul_add_e_f32s(x[t][i], w[row][i], tile[t][row]);
-                }
-            }
-        }
-        if !rests[0].is_empty() {
-            for t in 0..T {
-                let x = simd.partial_load_f32s(rests[t]);
-                for row in 0..ROWS {
-                    tile[t][row] = simd.mul_add_e_f32s(x, w[row][whole], tile[t][row]);
                 }
             }
         }

@@ -3,11 +3,12 @@
 //! Some features share a unit, a power of two, of which they are whole multiples `t`. `Σ q t` of a few elements is exact in 32
 //! bits, so codes need not be widened to numbers.
 //!
-//! - [`token`], for blocks of 32 elements and int8: a token is bytes, and 32 features share a unit. An f32 token has 24 bits,
-//!   `t = 65536 h + 256 m + l`: as precise as f32 is for the largest feature of a group. A bf16 token has 16 bits,
-//!   `t = 256 h + l`, of which a feature uses eight. For one token; for several, to widen codes is faster.
-//! - [`words`], for Q4_K, Q5_K and Q6_K: tokens are words of 16 bits, and the 256 features of a block share a unit, so that
-//!   scales are multiplied as integers too. An f32 token has 31 bits, `t = 32768 h + l`, a bf16 token 16.
+//! - [`token`]: one token is bytes. An f32 token has 24 bits, `t = 65536 h + 256 m + l`: as precise as f32 is for the largest
+//!   of the features that share a unit. A bf16 token has 16 bits, `t = 256 h + l`, of which a feature uses eight. For blocks of
+//!   32 elements and int8, 32 features share a unit; for Q4_K, Q5_K and Q6_K, the 256 of a block, so that scales are multiplied
+//!   as integers too.
+//! - [`words`], for Q4_K, Q5_K and Q6_K: several tokens are words of 16 bits, in units of a block. An f32 token has 31 bits,
+//!   `t = 32768 h + l`, a bf16 token 16. Several tokens of f32 numbers and other types are multiplied with widened rows.
 //!
 //! A feature of a bf16 token below 1/128 of the largest one loses bits, and the error is at most 1/32 of that of rounding the
 //! largest one to bf16.

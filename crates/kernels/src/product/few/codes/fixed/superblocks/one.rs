@@ -1,7 +1,7 @@
 //! Rows of blocks of 256 elements, and one token in bytes.
 //!
-//! The products of codes and bytes are summed by fours, which fit into 16 bits: `4 · 63 · 128` for Q6_K. Sums are then multiplied with the codes of their scales, and those of a block
-//! fit into 32 bits. There is such a sum for each byte of a feature.
+//! The products of codes and bytes are summed by fours, which fit into 16 bits: `4 · 63 · 128` for Q6_K. Sums are then multiplied
+//! with the codes of their scales, and those of a block fit into 32 bits. There is such a sum for each byte of a feature.
 
 use std::arch::x86_64::*;
 
