@@ -141,6 +141,40 @@ fn a_line_of_a_text_file_is_a_prompt() {
     );
 }
 
+/// Prompts alone, in the training split of a folder.
+#[test]
+fn rows_without_answers_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows");
+    fs::create_dir(&rows).unwrap();
+    let [first, second] = ["What is tea?", "Name a soup."];
+    let text = format!(
+        "{}\n{}\n",
+        json!({"instruction": first}),
+        json!({"instruction": second})
+    );
+    fs::write(rows.join("train.jsonl"), text).unwrap();
+    fs::write(
+        rows.join("test.jsonl"),
+        json!({"instruction": "no"}).to_string(),
+    )
+    .unwrap();
+    let template = ["--template", "alpaca", "--greedy"];
+    let answers = lines(&said(
+        folder.path(),
+        &[&["--file", "rows"][..], &template].concat(),
+    ));
+    assert_eq!(answers.len(), 2);
+    for (answer, prompt) in answers.iter().zip([first, second]) {
+        let alone = said(
+            folder.path(),
+            &[&["--prompt", prompt][..], &template].concat(),
+        );
+        assert_eq!(answer["text"], alone.trim_end_matches('\n'));
+        assert_eq!(answer.get("reference"), None);
+    }
+}
+
 #[test]
 fn rows_that_cannot_be_answered_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +213,23 @@ fn rows_that_cannot_be_answered_are_named() {
     insta::assert_snapshot!(said(&["--prompt", "x"]), @r"
     error: the argument '--file <FILE>' cannot be used with '--prompt <TEXT>'
 
-    Usage: simmer generate --base <MODEL> --device <DEVICE> --file <FILE>
+    Usage: simmer generate --base <MODEL> --device <DEVICE> <--prompt <TEXT>|--file <FILE>>
+
+    For more information, try '--help'.
+    ");
+    let prompted = |args: &[&str]| failure(folder.path(), &[&["--prompt", "x"], args].concat());
+    insta::assert_snapshot!(prompted(&["--output", "new.jsonl"]), @r"
+    error: the argument '--prompt <TEXT>' cannot be used with '--output <FILE>'
+
+    Usage: simmer generate --base <MODEL> --device <DEVICE> <--prompt <TEXT>|--file <FILE>>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(failure(folder.path(), &[]), @r"
+    error: the following required arguments were not provided:
+      <--prompt <TEXT>|--file <FILE>>
+
+    Usage: simmer generate --base <MODEL> --device <DEVICE> <--prompt <TEXT>|--file <FILE>>
 
     For more information, try '--help'.
     ");

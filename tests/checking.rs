@@ -258,6 +258,28 @@ fn differences_of_tokens_are_those_of_their_scores() {
     ));
 }
 
+#[test]
+fn a_quantised_model_is_not_quantised_again_while_it_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["convert", "data/tiny-base", "q8.gguf", "--dtype", "q8_0"];
+    assert!(simmer(dir.path(), &args).status.success());
+    let args = [
+        "score",
+        "--base",
+        "q8.gguf",
+        "--precision",
+        "nf4",
+        "--text",
+        "Soup.",
+    ];
+    let output = simmer(dir.path(), &args);
+    assert!(!output.status.success());
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r#"
+    error: `base.precision` = "nf4" quantises an ordinary model, and q8.gguf is stored in Q8_0
+    hint: remove the precision: the weights stay as they are stored (with f32 or bf16 they are widened)
+    "#);
+}
+
 /// `simmer.json` of the run says how its base model was quantised.
 #[test]
 fn an_adapter_of_a_quantised_base_is_merged_into_either_form() {
@@ -282,6 +304,24 @@ fn an_adapter_of_a_quantised_base_is_merged_into_either_form() {
         card.contains("quantised to nf4 with double quantisation"),
         "{card}"
     );
+    // the base model is quantised as in training, unless --precision is given
+    let score = |more: &[&str]| {
+        let args = [
+            "score",
+            "--base",
+            "data/tiny-base",
+            "--adapter",
+            "run/adapter",
+            "--text",
+            "Soup.",
+        ];
+        let scored = simmer(folder, &[&args, &["--json"][..], more].concat());
+        assert!(scored.status.success(), "{scored:?}");
+        let json: serde_json::Value = serde_json::from_slice(&scored.stdout).unwrap();
+        json.to_string()
+    };
+    assert_eq!(score(&[]), score(&["--precision", "nf4"]));
+    assert_ne!(score(&[]), score(&["--precision", "f32"]));
     let [dequantised, original] = [&[][..], &["--into", "original"]].map(|more| {
         let out = ["dequantised", "original"][usize::from(!more.is_empty())];
         let args = [

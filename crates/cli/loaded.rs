@@ -13,7 +13,7 @@ use simmer_files::digest::sha256;
 use simmer_kernels::{Capabilities, Memory};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
-use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute};
+use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute, QuantisedOnLoad};
 use simmer_model::device::Devices;
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
@@ -153,6 +153,11 @@ fn tokenizers(
     })
 }
 
+/// How the base model of an adapter was quantised while it was loaded for training.
+fn quantised_in_training(adapter: &AdapterFolder) -> Option<QuantisedOnLoad> {
+    adapter.trained_with()?.base.as_ref()?.on_load()
+}
+
 /// Says what comes from the adapter.
 pub(crate) fn tell(tokenizers: &Tokenizers) {
     for warning in &tokenizers.warnings {
@@ -193,6 +198,19 @@ impl Loaded {
             .map(|folder| AdapterFolder::open(folder).with_context(|| cannot(folder)));
         let opened = opened.transpose()?;
         let mut found = base.open()?;
+        if base.precision.is_none()
+            && let Some(trained_on) = opened.as_ref().and_then(quantised_in_training)
+            && found
+                .checkpoint()
+                .is_some_and(|stored| stored.first_quantised().is_none())
+        {
+            output::note(&format!(
+                "the adapter was trained on this model in {trained_on}; with --precision bf16 its weights stay in bf16"
+            ));
+            base.precision = Some(trained_on.precision);
+            base.double_quant = trained_on.double_quant;
+            found = base.open()?;
+        }
         let placement = found.placed(devices)?;
         if let Some(shares) = placement.text() {
             output::note(&shares);

@@ -165,10 +165,22 @@ impl Checkpoint {
         Ok(self.stored(name)?.quantised_type())
     }
 
-    /// The first weight that is stored in a quantised type: its key, and the name of the type.
+    /// The quantised type that most of the quantised weights are stored in, and the key of the first of these.
     pub fn first_quantised(&self) -> Option<(&str, &'static str)> {
-        let mut weights = self.tensors.iter();
-        weights.find_map(|(name, stored)| Some((name.as_str(), stored.quantised_type()?)))
+        let quantised = || {
+            let weights = self.tensors.iter();
+            weights.filter_map(|(name, stored)| Some((name.as_str(), stored.quantised_type()?)))
+        };
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        for (_, kind) in quantised() {
+            match counts.iter_mut().find(|(counted, _)| *counted == kind) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((kind, 1)),
+            }
+        }
+        // of as many, the first one
+        let (most, _) = counts.iter().rev().max_by_key(|(_, count)| *count)?;
+        quantised().find(|(_, kind)| kind == most)
     }
 
     /// Bytes of a tensor in the files, scales included.

@@ -185,6 +185,7 @@ impl SourceConfig {
             format: self.format,
             fields: self.fields.clone(),
             drop_leading_answers: self.drop_leading_answers,
+            without_answers: false,
             sample_by: self.sample_by,
             skip_bad: on_bad != OnBad::Stop,
         };

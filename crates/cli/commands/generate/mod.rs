@@ -2,7 +2,7 @@
 
 mod rows;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Content, Conversation, Message, Role, Template};
@@ -19,6 +19,7 @@ use crate::output;
 /// `--chat` applies the model's chat template instead, `--template NAME` another one, and `--raw` none.
 /// A model without an adapter continues the prompt as it is.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("asked").required(true).args(["prompt", "file"])))]
 #[command(after_help = "\
 Examples:
   simmer generate --base HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt 'Hello!'
@@ -28,7 +29,7 @@ pub(crate) struct Generate {
     #[command(flatten)]
     model: ModelArgs,
     /// Prompt: an instruction, a question, or text to continue
-    #[arg(long, value_name = "TEXT", required_unless_present = "file")]
+    #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// Input of the instruction, for templates that have one, such as alpaca
     #[arg(long, value_name = "TEXT")]

@@ -17,24 +17,30 @@ use crate::commands::fields::Names;
 use crate::commands::row_hints::hinted;
 use crate::failure::{Context, Failure};
 use crate::loaded::Loaded;
-use crate::{new_file, progress};
+use crate::{new_file, output, progress};
 
 /// The rows that are answered, and where the answers go.
 #[derive(Debug, Args)]
 pub(super) struct RowArgs {
     /// Answer each row of this file (JSON, JSON Lines, CSV, Parquet, or text with a prompt per line), with a
     /// line of JSON each
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "input", "system"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "system"])]
     pub(super) file: Option<PathBuf>,
     /// The rows' own names for the keys of a format: instruction=question,output=answer. Default: the usual
     /// names
-    #[arg(long, value_name = "KEY=NAME,...", value_parser = Names::parse, requires = "file")]
+    #[arg(long, value_name = "KEY=NAME,...", value_parser = Names::parse, conflicts_with = "prompt")]
     fields: Option<Names>,
     /// New file for the answers to --file. Default: standard output
-    #[arg(long, value_name = "FILE", requires = "file")]
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     output: Option<PathBuf>,
     /// Rows of --file that are answered at the same time
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..),
+        conflicts_with = "prompt"
+    )]
     batch: u16,
 }
 
@@ -127,9 +133,10 @@ impl RowArgs {
     fn read(&self, file: &Path) -> Result<Vec<Conversation>, Failure> {
         let reading = Reading {
             fields: self.fields.clone().unwrap_or_default().fields(),
+            without_answers: true,
             ..Reading::default()
         };
-        let files = simmer_data::file::files(file)?;
+        let files = files(file)?;
         let reader = Reader::open(&files, &reading).map_err(hinted)?;
         reader.rest().map_err(hinted)
     }
@@ -140,6 +147,15 @@ impl RowArgs {
             Some(path) => Box::new(new_file::create(path, USUAL, OTHER)?),
         })
     }
+}
+
+/// Of a folder, the files that a recipe's `train` takes.
+fn files(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let found = simmer_data::file::split_files(file, false)?;
+    for (file, why) in &found.unread {
+        output::note(&format!("not read: {} ({why})", file.display()));
+    }
+    Ok(found.files)
 }
 
 impl Asked {

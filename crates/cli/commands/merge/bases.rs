@@ -130,6 +130,10 @@ impl BaseArgs {
             None => named.or_else(|| trained_on?.on_load()),
         };
         let trained = form(base, on_load);
+        let is_another = trained_on.filter(|trained_on| match (stored, on_load) {
+            (Some(kind), _) => trained_on.kind != kind,
+            (None, on_load) => trained_on.on_load() != on_load,
+        });
         let (kind, original) = match (stored, on_load) {
             (Some(kind), _) => (kind.to_owned(), original.map(|path| form(&path, None))),
             (None, Some(quantised)) => (quantised.to_string(), Some(form(base, None))),
@@ -149,8 +153,8 @@ impl BaseArgs {
             into,
             target,
             other,
+            warning: is_another.map(|trained_on| another(trained_on, &kind)),
             quantised: Some(kind),
-            warning: None,
         })
     }
 
@@ -187,6 +191,18 @@ impl BaseArgs {
             warning,
         })
     }
+}
+
+/// The warning for a base model that is quantised in another way than that of the training.
+fn another(trained_on: &QuantisedBase, kind: &str) -> String {
+    let trained = match trained_on.on_load() {
+        Some(on_load) => format!("quantised to {on_load} while it was loaded"),
+        None => format!("stored in {}", trained_on.kind),
+    };
+    format!(
+        "the adapter was trained on a base model {trained}, and this one is in {kind}: the merged model differs from the \
+         trained one"
+    )
 }
 
 impl Into {
@@ -227,7 +243,11 @@ impl Bases {
                         "--original MODEL, the model that it was quantised from, measures the error of the quantisation"
                     }
                 };
-                format!("merged into the dequantised base model: {target}, as in training ({more})")
+                let trained = match self.warning {
+                    Some(_) => "",
+                    None => ", as in training",
+                };
+                format!("merged into the dequantised base model: {target}{trained} ({more})")
             }
             (Into::Original, Some(kind), Some(trained)) => {
                 let base = trained.path.display();

@@ -33,14 +33,14 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
         return Err(RowError::EmptyKey { key: "instruction" });
     }
     let input = row.optional(&["input", "context"])?;
-    let output = row.required(Format::Alpaca, &["output", "response", "completion"])?;
+    let output = row.answer(Format::Alpaca, &["output", "response", "completion"])?;
     let system = row.optional(&SYSTEM)?;
     let history = history(row)?;
     let last = Content::Instruction {
         system,
         instruction,
         input,
-        output: Some(output),
+        output,
     };
     if history.is_empty() {
         return Ok(last);

@@ -24,18 +24,15 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
         return conversation(row);
     }
     let prompt = row.required(Format::PromptCompletion, &["prompt"])?;
-    let completion = row.required(Format::PromptCompletion, &["completion", "response"])?;
+    let completion = row.answer(Format::PromptCompletion, &["completion", "response"])?;
     let system = row.optional(&SYSTEM)?;
     Ok(match system {
-        None => Content::Completion {
-            prompt,
-            completion: Some(completion),
-        },
+        None => Content::Completion { prompt, completion },
         system => Content::Instruction {
             system,
             instruction: prompt,
             input: None,
-            output: Some(completion),
+            output: completion,
         },
     })
 }
@@ -50,8 +47,12 @@ fn conversation(row: &mut Row) -> Result<Content, RowError> {
     }
     let system = row.optional(&SYSTEM)?;
     with_system("system", system, &mut turns)?;
-    let completion = part(row, "completion", Role::Assistant)?;
-    if !completion.iter().any(|m| m.role == Role::Assistant) {
+    let completion = if row.may.lack_answers && !row.has("completion") {
+        Vec::new()
+    } else {
+        part(row, "completion", Role::Assistant)?
+    };
+    if !row.may.lack_answers && !completion.iter().any(|m| m.role == Role::Assistant) {
         return Err(RowError::NoAnswer);
     }
     turns.extend(completion);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::refused::{self, weigh};
-use super::row::Row;
+use super::row::{May, Row};
 use super::structure::take_tools;
 use super::{Fields, Format, suggest};
 use crate::bad::BadRow;
@@ -26,6 +26,8 @@ pub struct Reading {
     pub fields: Fields,
     /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     pub drop_leading_answers: bool,
+    /// Whether rows may lack the answer, as prompts do that are to be answered.
+    pub without_answers: bool,
     /// What one row of a text file is.
     pub sample_by: SampleBy,
     /// Whether the format is that of the first row that has one; otherwise the first row must have it.
@@ -341,7 +343,10 @@ impl Parser {
                 });
             }
             let found = row.renamed();
-            row.drop_leading_answers = self.reading.drop_leading_answers;
+            row.may = May {
+                drop_leading_answers: self.reading.drop_leading_answers,
+                lack_answers: self.reading.without_answers,
+            };
             row.tools = take_tools(&mut row)?;
             let mut content = (format.spec().read)(&mut row)?;
             weigh(&mut row, &mut content)?;

@@ -27,8 +27,15 @@ pub(super) struct Row {
     pub(super) typed: bool,
     /// The keys in which such members were left out.
     stripped: Vec<&'static str>,
-    pub(super) drop_leading_answers: bool,
+    pub(super) may: May,
     pub(super) dropped_answers: bool,
+}
+
+/// What a row may be, because its [`Reading`](super::Reading) says so.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct May {
+    pub(super) drop_leading_answers: bool,
+    pub(super) lack_answers: bool,
 }
 
 impl Row {
@@ -107,7 +114,7 @@ impl Row {
             .iter()
             .position(|message| message.role == Role::User);
         if let Some(question) =
-            question.filter(|question| self.drop_leading_answers && *question > system)
+            question.filter(|question| self.may.drop_leading_answers && *question > system)
         {
             messages.drain(system..question);
             self.dropped_answers = true;
@@ -180,6 +187,19 @@ impl Row {
     ) -> Result<String, RowError> {
         self.text(names)?
             .ok_or_else(|| self.missing(format, names[0]))
+    }
+
+    /// As [`required`](Self::required), of the answer: `None` if it is missing and may be.
+    pub(super) fn answer(
+        &mut self,
+        format: Format,
+        names: &[&'static str],
+    ) -> Result<Option<String>, RowError> {
+        if self.may.lack_answers {
+            self.text(names)
+        } else {
+            self.required(format, names).map(Some)
+        }
     }
 
     pub(super) fn missing(&self, format: Format, key: &'static str) -> RowError {

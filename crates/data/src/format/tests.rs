@@ -412,6 +412,33 @@ fn sharegpt_names_speakers_in_many_ways() {
 }
 
 #[test]
+fn rows_may_lack_the_answer_where_they_are_to_be_answered() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.json");
+    let reading = Reading {
+        without_answers: true,
+        ..Reading::default()
+    };
+    for row in [
+        json!({"prompt": "Hi"}),
+        json!({"prompt": "Hi", "completion": null}),
+        json!({"system": "Be brief.", "prompt": "Hi"}),
+        json!({"prompt": [{"role": "user", "content": "Hi"}]}),
+        json!({"instruction": "Hi"}),
+        json!({"instruction": "Hi", "history": [["a", "b"]]}),
+        json!({"messages": [{"role": "user", "content": "Hi"}]}),
+        json!({"conversations": [{"from": "human", "value": "Hi"}]}),
+    ] {
+        std::fs::write(&path, row.to_string()).unwrap();
+        let read = read_with(&path, &reading).unwrap().conversations.remove(0);
+        let messages = read.messages().unwrap();
+        let last = messages.last().unwrap();
+        assert_eq!((last.role, last.content.as_str()), (Role::User, "Hi"));
+        read_with(&path, &Reading::default()).unwrap_err();
+    }
+}
+
+#[test]
 fn structure_comes_to_one_form() {
     let tool = json!({"name": "f", "parameters": {"type": "object", "x": null}});
     let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);

@@ -294,7 +294,8 @@ pub(super) fn with_system(
     Ok(())
 }
 
-/// Checks the order of the roles: at most one system message, then a user message, and at least one answer.
+/// Checks the order of the roles: at most one system message, then a user message, and at least one answer, unless
+/// it may be missing.
 pub(super) fn check_turns(
     row: &Row,
     key: &'static str,
@@ -314,7 +315,7 @@ pub(super) fn check_turns(
     if let Some(late) = (1..messages.len()).find(|&i| messages[i].role == Role::System) {
         return Err(misplaced(late, "user, assistant or tool"));
     }
-    if !messages.iter().any(|m| m.role == Role::Assistant) {
+    if !row.may.lack_answers && !messages.iter().any(|m| m.role == Role::Assistant) {
         return Err(RowError::NoAnswer);
     }
     Ok(())

@@ -42,7 +42,7 @@ pub struct TrainedWith {
 /// How the base model was quantised that an adapter was trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuantisedBase {
-    /// The type, such as `nf4` or `Q4_K`; of several, that of the first weight.
+    /// The type, such as `nf4` or `Q4_K`; of several, that of most weights.
     pub kind: String,
     /// Whether an ordinary model was quantised while it was loaded (`base.precision`). Otherwise it is stored so.
     pub on_load: bool,

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::Pretrained;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::hub::{HubName, Place};
+use simmer_checkpoint::{Checkpoint, Pretrained};
 
 use super::{Base, BaseError, Offload};
 
@@ -305,6 +305,7 @@ impl BaseConfig {
         let (config, checkpoint) = match (self.found_path(), &self.init) {
             (Some(path), None) if path.exists() => {
                 let Pretrained { config, checkpoint } = Pretrained::open(path)?;
+                self.check_not_quantised(&checkpoint)?;
                 (config, Some(checkpoint))
             }
             (Some(path), None) => {
@@ -327,6 +328,19 @@ impl BaseConfig {
             offload: self.offload,
             new_rows: 0..0,
         })
+    }
+
+    /// # Errors
+    /// If the weights are quantised, and are to be quantised while they are loaded.
+    fn check_not_quantised(&self, checkpoint: &Checkpoint) -> Result<(), BaseError> {
+        match (self.quantised_on_load(), checkpoint.first_quantised()) {
+            (Some(wanted), Some((_, stored))) => Err(BaseError::QuantisedAlready {
+                precision: wanted.precision.name(),
+                path: checkpoint.path().to_owned(),
+                stored,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Path of the tokenizer: a folder, or the `.gguf` file.

@@ -48,6 +48,18 @@ pub enum BaseError {
         /// Why not.
         why: NoFp8,
     },
+    /// The weights are quantised already.
+    #[error(
+        "`base.precision` = \"{precision}\" quantises an ordinary model, and {} is stored in {stored}", path.display()
+    )]
+    QuantisedAlready {
+        /// `base.precision`.
+        precision: &'static str,
+        /// The model.
+        path: PathBuf,
+        /// The type of most of its quantised weights.
+        stored: &'static str,
+    },
     /// Weights cannot be quantised in two ways.
     #[error(
         "`base.compute` = \"fp8\" quantises the weights of linear modules, and `base.precision` = \"{precision}\" does too"
@@ -206,6 +218,9 @@ impl Hint for BaseError {
                 why: NoFp8::Capability { .. },
                 ..
             } => Some("set base.compute = \"bf16\"".to_owned()),
+            Self::QuantisedAlready { .. } => Some(
+                "remove the precision: the weights stay as they are stored (with f32 or bf16 they are widened)".to_owned(),
+            ),
             Self::Fp8Precision { .. } => Some(
                 "remove `base.precision`, or set base.compute = \"bf16\"".to_owned(),
             ),

@@ -51,6 +51,14 @@ fn the_weights_of_the_training_are_the_default() {
             Some(trained_on("int8", true))
         ),
         (NONE, Some("Q4_K"), None),
+        // another base model than that of the training
+        (NONE, Some("Q4_K"), Some(trained_on("Q8_0", false))),
+        (NONE, Some("nf4"), Some(trained_on("nf4", true))),
+        (
+            BaseArgs { precision: Some(BasePrecision::Int8), ..NONE },
+            None,
+            Some(trained_on("nf4", true))
+        ),
         (BaseArgs { original: original(), ..NONE }, Some("Q4_K"), None),
         (
             BaseArgs { into: Some(Into::Original), original: original(), ..NONE },
@@ -69,6 +77,11 @@ fn the_weights_of_the_training_are_the_default() {
     merged into the dequantised base model: base quantised to nf4 with double quantisation and widened again, as in training (--into original merges into the weights before quantisation)
     merged into the original base model: base; the adapter was trained on that model quantised to int8, so that the merged model differs from the trained one by the error of the quantisation
     merged into the dequantised base model: base, stored in Q4_K, widened, as in training (--original MODEL, the model that it was quantised from, measures the error of the quantisation)
+    merged into the dequantised base model: base, stored in Q4_K, widened (--original MODEL, the model that it was quantised from, measures the error of the quantisation)
+      warning: the adapter was trained on a base model stored in Q8_0, and this one is in Q4_K: the merged model differs from the trained one
+    merged into the dequantised base model: base, stored in nf4, widened, as in training (--original MODEL, the model that it was quantised from, measures the error of the quantisation)
+    merged into the dequantised base model: base quantised to int8 and widened again (--into original merges into the weights before quantisation)
+      warning: the adapter was trained on a base model quantised to nf4 with double quantisation while it was loaded, and this one is in int8: the merged model differs from the trained one
     merged into the dequantised base model: base, stored in Q4_K, widened, as in training (--into original merges into the weights before quantisation)
     merged into the original base model: orig; the adapter was trained on base, stored in fp8, so that the merged model differs from the trained one by the error of the quantisation
     merged into the dequantised base model: base quantised to nf4 without double quantisation and widened again, as in training (--into original merges into the weights before quantisation)
