@@ -33,7 +33,8 @@ JSONL
 
 compare() { # MODEL ADAPTER TITLE: scores with one adapter; PEFT's are compared with all of them at the end
     local scores="$work/scores-$((++count)).jsonl"
-    "$simmer" score --base "$goldens/$1" --adapter "$2" --json "$work/texts.jsonl" >"$scores"
+    # as PEFT gets the base model: a QLoRA recipe's is quantised otherwise
+    "$simmer" score --base "$goldens/$1" --adapter "$2" --precision f32 --json "$work/texts.jsonl" >"$scores"
     printf '%s\t%s\t%s\t%s\n' "$goldens/$1" "$2" "$scores" "$3" >>"$work/list"
 }
 
