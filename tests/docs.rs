@@ -319,15 +319,17 @@ fn as_run(command: &str) -> Option<String> {
         .replace("cargo run --release -- ", "simmer ")
         .replace("target/release/simmer ", "simmer ")
         .replace("max_steps=20", "max_steps=2")
-        .replace("--device libtorch-cuda:0", "--device cpu");
+        .replace("--device libtorch-cuda:0", "--device cpu")
+        .replace("device=libtorch-cuda:0", "device=libtorch");
     let mut words = command.split_whitespace().skip_while(|word| {
         word.split_once('=')
             .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
     });
     let is_simmer = words.next() == Some("simmer");
     // ranks need MPI
-    let runs = cfg!(feature = "mpi") || !command.contains("launch --local");
-    (is_simmer && runs).then_some(command)
+    let has_ranks = cfg!(feature = "mpi") || !command.contains("launch --local");
+    let has_device = cfg!(feature = "libtorch") || !command.contains("device=libtorch");
+    (is_simmer && has_ranks && has_device).then_some(command)
 }
 
 #[test]

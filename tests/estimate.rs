@@ -13,7 +13,7 @@ const SHAPES: [[usize; 6]; 3] = [
 ];
 
 /// A recipe on random weights, and how its runs are set.
-fn recipe(shape: [usize; 6], settings: &str) -> String {
+pub(crate) fn recipe(shape: [usize; 6], settings: &str) -> String {
     let [hidden, inner, layers, queries, keys, vocab] = shape;
     let root = env!("CARGO_MANIFEST_DIR");
     format!(

@@ -105,7 +105,7 @@ pub(crate) fn stored(tensor: &FlexTensor) -> Values<'_> {
 pub(crate) fn held(weight: WeightOn<Flex>) -> WeightOn<Flex> {
     match weight {
         WeightOn::Dense(tensor) => WeightOn::Dense(contiguous(tensor)),
-        quantised @ WeightOn::Quantised(_) => quantised,
+        quantised @ WeightOn::Stored(_) => quantised,
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn weight(weight: &WeightOn<Flex>, side: Side) -> Weight<'_> {
     let [rows, columns] = weight.shape();
     let values = match weight {
         WeightOn::Dense(tensor) => stored(tensor),
-        WeightOn::Quantised(weight) => Values::Quantised(Rows {
+        WeightOn::Stored(weight) => Values::Quantised(Rows {
             matrix: weight.host(),
             first: 0,
         }),

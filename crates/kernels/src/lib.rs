@@ -70,7 +70,7 @@ pub use flat::{
     AdamWStep, AdamWTensors, FlatBackend, Part, adamw, adamw_reference, copy_again, norm,
 };
 pub use frozen::{
-    FP8_STEP, FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn,
+    FP8_STEP, FrozenForms, FrozenWeight, HostMemory, StoredRowsBackend, StoredWeight, WeightOn,
 };
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use given_gradient::{GivenGradientBackend, given_gradient};

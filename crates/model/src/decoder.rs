@@ -213,7 +213,8 @@ impl DecoderLayer {
     }
 
     /// The adapters of the layer.
-    pub(crate) fn adapters(&self) -> impl Iterator<Item = &BesideLinear> {
+    /// Its linear layers.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
         let SelfAttention {
             q_proj,
             k_proj,
@@ -237,8 +238,11 @@ impl DecoderLayer {
             up_proj,
             gate_up_proj,
         ];
-        let linears = perhaps.into_iter().flatten().chain([o_proj, down_proj]);
-        linears.filter_map(|linear| linear.adapter.as_ref())
+        perhaps.into_iter().flatten().chain([o_proj, down_proj])
+    }
+
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = &BesideLinear> {
+        self.linears().filter_map(|linear| linear.adapter.as_ref())
     }
 }
 

@@ -15,7 +15,7 @@ use simmer_kernels::{Capabilities, Rows, soft_capped};
 use crate::cache::KvCache;
 use crate::decoder::{DecoderLayer, Needed, Pass};
 use crate::layer::{Embedding, LmHead, RmsNorm};
-use crate::offload::{LayerPages, Part};
+use crate::offload::{Offloaded, Part};
 use crate::placement::Places;
 use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
@@ -36,9 +36,9 @@ pub struct LlamaForCausalLM {
     /// Whether embedding and head differ from those of the base model on disk; the adapter holds them then.
     #[module(skip)]
     pub(crate) own_vocabulary: bool,
-    /// The pages of the layers, if the base model is larger than memory.
+    /// Where the weights of the layers are while they are not used, if that is not in the memory of the device.
     #[module(skip)]
-    pub(crate) pages: Option<LayerPages>,
+    pub(crate) offloaded: Option<Offloaded>,
 }
 
 /// Embedding, decoder layers and the last normalisation.
@@ -171,8 +171,8 @@ impl LlamaForCausalLM {
 
     /// Is called before a part of the model computes, with the part that computes next.
     pub(crate) fn enter(&self, now: Part, next: Option<Part>) {
-        if let Some(pages) = &self.pages {
-            pages.enter(now, next);
+        if let Some(offloaded) = &self.offloaded {
+            offloaded.enter(now, next);
         }
     }
 

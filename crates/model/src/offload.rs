@@ -1,19 +1,16 @@
-//! A base model that is larger than memory: the pages of its layers are read ahead of their use, and released after it.
+//! A base model that is larger than the memory of its device: the weights of its layers are brought there ahead of their use, and
+//! released after it.
 //!
-//! The frozen weights stay mapped from their files. While a layer computes, a thread reads the pages of the next one;
-//! those of all others are released. So about two layers are in memory at a time, in both directions of a pass. Which pages
-//! are in memory changes no number.
+//! While a layer computes, the weights of the next one are on their way; those of all others are released. So about two layers
+//! are in memory at a time, in both directions of a pass.
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+mod copies;
+mod pages;
 
-use simmer_checkpoint::Pages;
+pub(crate) use copies::LayerCopies;
+pub(crate) use pages::LayerPages;
 
-/// A part of the model whose pages are read and released together.
+/// A part of the model whose weights are brought and released together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// A decoder layer, the lowest is 0.
@@ -22,118 +19,27 @@ pub(crate) enum Part {
     Head,
 }
 
-/// The pages of a model's layers in its mapped files, and the thread that reads them. Clones share both.
-#[derive(Clone)]
-pub(crate) struct LayerPages(Arc<Shared>);
-
-struct Shared {
-    all: Arc<All>,
-    /// The parts to read, by their index.
-    requests: SyncSender<usize>,
+/// The weights of the layers of a model where they are not used. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) enum Offloaded {
+    /// In their files.
+    Disk(LayerPages),
+    /// In main memory.
+    Host(LayerCopies),
 }
 
-/// The pages of every part: those of the layers, then those of the head.
-struct All {
-    parts: Vec<PartPages>,
-    /// The embedding's, if it is not the head. A pass reads a row for each of its tokens.
-    embedding: Pages,
-}
-
-struct PartPages {
-    pages: Pages,
-    /// Whether they shall be in memory.
-    wanted: AtomicBool,
-}
-
-impl LayerPages {
-    /// Starts the thread. `layers` are the pages of each layer, the lowest first.
-    ///
-    /// # Errors
-    /// If the system starts no thread.
-    pub(crate) fn new(layers: Vec<Pages>, head: Pages, embedding: Pages) -> io::Result<Self> {
-        let parts = layers.into_iter().chain([head]);
-        let parts = parts.map(|pages| PartPages {
-            pages,
-            wanted: AtomicBool::new(false),
-        });
-        let all = Arc::new(All {
-            parts: parts.collect(),
-            embedding,
-        });
-        let (requests, received) = sync_channel(1);
-        let read = all.clone();
-        thread::Builder::new()
-            .name("read ahead".to_owned())
-            .spawn(move || read.read(&received))?;
-        Ok(Self(Arc::new(Shared { all, requests })))
-    }
-
-    /// Prepares for the computation of one part: the pages of `next`, the part that is computed after it, are read
+impl Offloaded {
+    /// Prepares for the computation of one part: the weights of `next`, the part that is computed after it, are brought
     /// meanwhile, and those of all other parts are released.
     pub(crate) fn enter(&self, now: Part, next: Option<Part>) {
-        let all = &self.0.all;
-        let now = all.index(now);
-        let next = next.map(|part| all.index(part));
-        for (index, part) in all.parts.iter().enumerate() {
-            let stays = index == now || next == Some(index);
-            if !stays && part.wanted.swap(false, Ordering::SeqCst) {
-                part.pages.release();
-            }
-        }
-        if now == 0 {
-            all.embedding.release();
-        }
-        all.parts[now].wanted.store(true, Ordering::SeqCst);
-        let Some(next) = next else { return };
-        if !all.parts[next].wanted.swap(true, Ordering::SeqCst) {
-            // without the thread, pages are read at their first use
-            let _ = self.0.requests.send(next);
+        match self {
+            Self::Disk(pages) => pages.enter(now, next),
+            Self::Host(copies) => copies.enter(now, next),
         }
     }
 }
 
-impl All {
-    fn index(&self, part: Part) -> usize {
-        match part {
-            Part::Layer(layer) => layer,
-            Part::Head => self.parts.len() - 1,
-        }
-    }
-
-    /// Reads the parts that are asked for, until the model is gone.
-    fn read(&self, requests: &Receiver<usize>) {
-        for index in requests {
-            let PartPages { pages, wanted } = &self.parts[index];
-            for chunk in pages.chunks() {
-                if !wanted.load(Ordering::SeqCst) {
-                    break;
-                }
-                chunk.read();
-                // if the part was released before these pages were read, they would stay
-                if !wanted.load(Ordering::SeqCst) {
-                    chunk.release();
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Shared {
-    /// Lets the thread end soon.
-    fn drop(&mut self) {
-        for part in &self.all.parts {
-            part.wanted.store(false, Ordering::SeqCst);
-        }
-    }
-}
-
-impl fmt::Debug for LayerPages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = self.0.all.parts.iter();
-        let bytes: Vec<u64> = parts.map(|part| part.pages.bytes()).collect();
-        f.debug_tuple("LayerPages").field(&bytes).finish()
-    }
-}
-
+#[cfg(test)]
+mod copies_tests;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ impl<'a> Steps<'a> {
         let chosen = cache
             .in_steps()
             .unwrap_or_else(|| Decoding::is_default(&device));
-        chosen && model.pages.is_none() && model.places() == 1
+        chosen && model.offloaded.is_none() && model.places() == 1
     }
 
     /// Steps that begin with these tokens, after which the cache has length `end`; `None` if the device has no steps, or if the

@@ -4,17 +4,17 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
-use simmer_kernels::{FrozenWeight, QuantisedWeight};
+use simmer_kernels::{FrozenWeight, StoredWeight};
 
 use crate::parameters::trained;
 
-/// A weight: dense, and then frozen or trained; or quantised, and then frozen.
+/// A weight: dense, and then frozen or trained; or quantised or in main memory, and then frozen.
 #[derive(Module, Debug)]
 pub struct Weight {
     /// `[R, C]`. [`crate::parameters`] leaves the name of this field out of keys.
     dense: Option<Param<Tensor<2>>>,
     #[module(skip)]
-    quantised: Option<QuantisedWeight>,
+    stored: Option<StoredWeight>,
 }
 
 /// The field of [`Weight`] that holds a parameter.
@@ -25,7 +25,7 @@ impl Weight {
     pub(crate) fn dense(weight: Param<Tensor<2>>) -> Self {
         Self {
             dense: Some(weight),
-            quantised: None,
+            stored: None,
         }
     }
 
@@ -34,12 +34,17 @@ impl Weight {
         Self::dense(Param::initialized(ParamId::new(), weight))
     }
 
-    /// A quantised matrix.
-    pub(crate) fn quantised(weight: QuantisedWeight) -> Self {
+    /// A quantised matrix, or one in main memory.
+    pub(crate) fn of_stored(weight: StoredWeight) -> Self {
         Self {
             dense: None,
-            quantised: Some(weight),
+            stored: Some(weight),
         }
+    }
+
+    /// The weight, if it is quantised or in main memory.
+    pub(crate) fn stored(&self) -> Option<&StoredWeight> {
+        self.stored.as_ref()
     }
 
     /// The weight for an operation.
@@ -47,10 +52,10 @@ impl Weight {
     /// # Panics
     /// Never: a weight has one of its two forms.
     pub(crate) fn val(&self) -> FrozenWeight {
-        match (&self.dense, &self.quantised) {
+        match (&self.dense, &self.stored) {
             (Some(dense), _) => dense.val().into(),
-            (None, Some(quantised)) => FrozenWeight::Quantised(quantised.clone()),
-            (None, None) => unreachable!("a weight is dense or quantised"),
+            (None, Some(stored)) => FrozenWeight::Stored(stored.clone()),
+            (None, None) => unreachable!("a weight has one of both"),
         }
     }
 
@@ -60,14 +65,14 @@ impl Weight {
         dense.is_some_and(|weight| weight.val().is_require_grad())
     }
 
-    /// All elements: as stored if it is dense, in f32 if it is quantised.
+    /// All elements: as they are if it is a tensor, else in f32.
     ///
     /// # Shapes
     /// Result: `[R, C]`.
     pub(crate) fn tensor(&self, device: &Device) -> Tensor<2> {
         match self.val() {
             FrozenWeight::Dense(weight) => weight,
-            quantised @ FrozenWeight::Quantised(_) => quantised.widened(device),
+            stored @ FrozenWeight::Stored(_) => stored.widened(device),
         }
     }
 

@@ -84,6 +84,13 @@ impl ScaledRows {
         in_kind(&(a.mm(&b.tr()) * of_a * of_b), kind)
     }
 
+    fn with_tensors(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+        Self {
+            codes: fresh(f(&self.codes.tensor)),
+            scales: fresh(f(&self.scales.tensor)),
+        }
+    }
+
     fn bytes(&self) -> usize {
         bytes(&[&self.codes.tensor, &self.scales.tensor])
     }
@@ -127,6 +134,14 @@ impl Fp8Weight {
         Self {
             plain: ScaledRows::of(weight),
             transposed: ScaledRows::of(&weight.tr()),
+        }
+    }
+
+    /// The same weight with each of its tensors replaced, by a copy on another device for instance.
+    pub(super) fn with_tensors(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+        Self {
+            plain: self.plain.with_tensors(f),
+            transposed: self.transposed.with_tensors(f),
         }
     }
 

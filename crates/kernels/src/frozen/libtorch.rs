@@ -1,4 +1,4 @@
-//! Quantised weights on libtorch: widened by ATen's operations, some rows at a time, so that their
+//! Frozen weights in tensors of libtorch. A quantised one is widened by ATen's operations, some rows at a time, so that their
 //! intermediate tensors stay small.
 //!
 //! Axes: R rows, C columns, n blocks or groups, b bytes of a block.
@@ -10,13 +10,92 @@ use simmer_blocks::ggml::BlockType;
 use simmer_blocks::{Absmax, Form, Fp8Scales, Quantised, Rounding, paired_row};
 use tch::{Device, Kind, Tensor};
 
-use super::{FrozenForms, QuantisedWeight};
-use crate::libtorch::{bytes_on, fill, fresh, uploaded};
+use std::sync::Arc;
+
+use super::fp8::Fp8Weight;
+use super::{FrozenForms, StoredWeight};
+use crate::libtorch::{bytes, bytes_on, fill, fresh, in_kind, uploaded};
 
 mod ggml;
 
 /// Elements that are widened at a time.
 const TOGETHER: usize = 16 << 20;
+
+/// A frozen weight in tensors of libtorch.
+pub(crate) enum TorchWeight {
+    /// `[R, C]`, f32, bf16 or f16.
+    Dense(TchTensor),
+    Quantised(Matrix),
+    /// For products in fp8.
+    Fp8(Arc<Fp8Weight>),
+}
+
+impl TorchWeight {
+    /// The same weight with each of its tensors replaced, by a copy on another device for instance.
+    pub(super) fn with_tensors(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+        match self {
+            Self::Dense(weight) => Self::Dense(fresh(f(&weight.tensor))),
+            Self::Quantised(matrix) => Self::Quantised(matrix.with_tensors(f)),
+            Self::Fp8(weight) => Self::Fp8(Arc::new(weight.with_tensors(f))),
+        }
+    }
+
+    pub(super) fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => {
+                let size = weight.tensor.size();
+                [size[0] as usize, size[1] as usize]
+            }
+            Self::Quantised(matrix) => matrix.shape,
+            Self::Fp8(weight) => weight.shape(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Dense(weight) => match weight.tensor.kind() {
+                Kind::BFloat16 => "bf16",
+                Kind::Half => "f16",
+                _ => "f32",
+            },
+            Self::Quantised(matrix) => matrix.kind,
+            Self::Fp8(_) => "fp8",
+        }
+    }
+
+    /// Bytes that a product reads.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => bytes(&[&weight.tensor]),
+            Self::Quantised(matrix) => matrix.bytes,
+            Self::Fp8(weight) => weight.bytes(),
+        }
+    }
+
+    /// All elements in a dtype.
+    ///
+    /// # Shapes
+    /// Result: `[R, C]`.
+    pub(super) fn widened(&self, kind: Kind) -> Tensor {
+        match self {
+            Self::Dense(weight) => in_kind(&weight.tensor, kind),
+            Self::Quantised(matrix) => matrix.widened(kind),
+            Self::Fp8(weight) => weight.widened(kind),
+        }
+    }
+
+    /// Some rows in f32.
+    ///
+    /// # Shapes
+    /// `ids`: `[T]`, i64. Result: `[T, C]`.
+    pub(super) fn rows(&self, ids: &Tensor) -> Tensor {
+        match self {
+            Self::Dense(weight) => weight.tensor.index_select(0, ids).to_kind(Kind::Float),
+            Self::Quantised(matrix) => matrix.rows(ids),
+            Self::Fp8(weight) => weight.rows(ids),
+        }
+    }
+}
 
 /// A quantised matrix in tensors of libtorch.
 pub(crate) struct Matrix {
@@ -151,23 +230,21 @@ impl Matrix {
         }
     }
 
-    pub(super) fn shape(&self) -> [usize; 2] {
-        self.shape
-    }
-
-    pub(super) fn kind(&self) -> &'static str {
-        self.kind
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    fn with_tensors(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+        let f = &mut |x: &TchTensor| fresh(f(&x.tensor));
+        Self {
+            codes: f(&self.codes),
+            form: self.form.with_tensors(f),
+            order: self.order.as_ref().map(&mut *f),
+            ..*self
+        }
     }
 
     /// All elements in a dtype.
     ///
     /// # Shapes
     /// Result: `[R, C]`.
-    pub(crate) fn widened(&self, kind: Kind) -> Tensor {
+    pub(super) fn widened(&self, kind: Kind) -> Tensor {
         let [rows, columns] = self.shape;
         let options = (kind, self.codes.tensor.device());
         if self.codes.tensor.dim() == 1 {
@@ -196,7 +273,7 @@ impl Matrix {
     ///
     /// # Shapes
     /// `ids`: `[T]`, i64. Result: `[T, C]`.
-    pub(super) fn rows(&self, ids: &Tensor) -> Tensor {
+    fn rows(&self, ids: &Tensor) -> Tensor {
         if self.codes.tensor.dim() == 1 {
             let [rows, columns] = self.shape;
             let all = self.flat().view([rows as i64, columns as i64]);
@@ -271,6 +348,37 @@ impl Matrix {
     }
 }
 
+impl TorchForm {
+    fn with_tensors(&self, f: &mut dyn FnMut(&TchTensor) -> TchTensor) -> Self {
+        match self {
+            Self::Blocks(kind) => Self::Blocks(*kind),
+            Self::FourBit {
+                table,
+                absmax,
+                block,
+                rounding,
+            } => Self::FourBit {
+                table: f(table),
+                absmax: absmax.with_tensors(f),
+                block: *block,
+                rounding: *rounding,
+            },
+            Self::Int8(scales) => Self::Int8(f(scales)),
+            Self::Fp8 { table, scales } => Self::Fp8 {
+                table: f(table),
+                scales: match scales {
+                    Fp8Torch::Matrix(scale) => Fp8Torch::Matrix(*scale),
+                    Fp8Torch::Rows(scales) => Fp8Torch::Rows(f(scales)),
+                    Fp8Torch::Blocks { size, scales } => Fp8Torch::Blocks {
+                        size: *size,
+                        scales: f(scales),
+                    },
+                },
+            },
+        }
+    }
+}
+
 /// Whether rows of a matrix in four bits are not whole blocks and bytes.
 fn four_bit_across(matrix: &Quantised) -> bool {
     match matrix.form() {
@@ -280,6 +388,25 @@ fn four_bit_across(matrix: &Quantised) -> bool {
 }
 
 impl Scales {
+    fn with_tensors(&self, f: &mut dyn FnMut(&TchTensor) -> TchTensor) -> Self {
+        match self {
+            Self::Plain(absmax) => Self::Plain(f(absmax)),
+            Self::Nested {
+                codes,
+                values,
+                absmax,
+                block,
+                offset,
+            } => Self::Nested {
+                codes: f(codes),
+                values: f(values),
+                absmax: f(absmax),
+                block: *block,
+                offset: *offset,
+            },
+        }
+    }
+
     /// The scales of some blocks.
     ///
     /// # Shapes
@@ -318,29 +445,36 @@ fn rounded(wide: Tensor, rounding: Rounding) -> Tensor {
     }
 }
 
-/// A dense matrix on a device, in its dtype.
+/// The dtype of a dense weight.
 ///
 /// # Panics
-/// If its dtype is not f32, bf16 or f16.
-pub(super) fn dense_on(device: Device, data: &TensorData) -> Tensor {
-    let kind = match data.dtype() {
+/// If it is not f32, bf16 or f16.
+pub(super) fn kind(data: &TensorData) -> Kind {
+    match data.dtype() {
         DType::F32 => Kind::Float,
         DType::BF16 => Kind::BFloat16,
         DType::F16 => Kind::Half,
         other => panic!("weights have a dtype of floating point, found {other:?}"),
-    };
+    }
+}
+
+/// A dense matrix on a device, in its dtype.
+///
+/// # Panics
+/// As [`kind`].
+pub(super) fn dense_on(device: Device, data: &TensorData) -> Tensor {
     let [rows, columns]: [usize; 2] = data.shape().dims();
-    let there = Tensor::empty([rows as i64, columns as i64], (kind, device));
+    let there = Tensor::empty([rows as i64, columns as i64], (kind(data), device));
     fill(&there, data.as_bytes());
     there
 }
 
 impl FrozenForms for LibTorch {
-    fn widened_weight(weight: &QuantisedWeight, _: &Self::Device) -> TchTensor {
+    fn widened_weight(weight: &StoredWeight, _: &Self::Device) -> TchTensor {
         fresh(weight.torch_widened(Kind::Float))
     }
 
-    fn widened_rows(weight: &QuantisedWeight, rows: TchTensor) -> TchTensor {
+    fn widened_rows(weight: &StoredWeight, rows: TchTensor) -> TchTensor {
         let rows = rows.tensor.to_kind(Kind::Int64);
         fresh(weight.torch_rows(&rows))
     }

@@ -1,4 +1,5 @@
-//! A frozen weight in the form in which it is stored: dense in f32, bf16 or f16, or quantised.
+//! A frozen weight in the form in which it is stored: dense in f32, bf16 or f16, or quantised; on its device, or in main memory
+//! while that does not use it.
 //!
 //! Matrix multiplications widen it inside, so that no widened copy of a whole weight exists on the
 //! processor. On libtorch a quantised weight is widened as a whole for each multiplication, unless it is multiplied in fp8.
@@ -6,10 +7,14 @@
 //! Axes: T tokens, R rows (output features, or the vocabulary), C columns (input features).
 
 #[cfg(feature = "libtorch")]
+mod copied;
+#[cfg(feature = "libtorch")]
 pub(crate) mod fp8;
+#[cfg(not(feature = "libtorch"))]
+mod in_place;
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
-mod quantised;
+mod stored;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -18,7 +23,11 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-pub use quantised::QuantisedWeight;
+#[cfg(feature = "libtorch")]
+pub use copied::HostMemory;
+#[cfg(not(feature = "libtorch"))]
+pub use in_place::HostMemory;
+pub use stored::StoredWeight;
 
 /// The rows and columns of a weight that is multiplied in fp8 are multiples of this: the products of GPUs take no others.
 pub const FP8_STEP: usize = 16;
@@ -32,8 +41,8 @@ pub const FP8_STEP: usize = 16;
 pub enum FrozenWeight {
     /// `[R, C]`, in f32, bf16 or f16.
     Dense(Tensor<2>),
-    /// `[R, C]`, quantised.
-    Quantised(QuantisedWeight),
+    /// `[R, C]`, quantised, or in main memory while its device does not use it.
+    Stored(StoredWeight),
 }
 
 impl From<Tensor<2>> for FrozenWeight {
@@ -47,7 +56,7 @@ impl FrozenWeight {
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Dense(weight) => weight.dims(),
-            Self::Quantised(weight) => weight.shape(),
+            Self::Stored(weight) => weight.shape(),
         }
     }
 
@@ -58,9 +67,9 @@ impl FrozenWeight {
     pub fn rows(&self, rows: Tensor<1, Int>) -> Tensor<2> {
         match self {
             Self::Dense(weight) => weight.clone().select(0, rows).cast(DType::F32),
-            Self::Quantised(weight) => {
+            Self::Stored(weight) => {
                 let weight = weight.clone();
-                Tensor::from_dispatch(Dispatch::quantised_rows(rows.into_dispatch(), weight))
+                Tensor::from_dispatch(Dispatch::stored_rows(rows.into_dispatch(), weight))
             }
         }
     }
@@ -72,7 +81,7 @@ impl FrozenWeight {
     pub fn widened(&self, device: &Device) -> Tensor<2> {
         match self {
             Self::Dense(weight) => weight.clone().cast(DType::F32),
-            Self::Quantised(weight) => {
+            Self::Stored(weight) => {
                 let [rows, _] = weight.shape();
                 self.rows(Tensor::arange(0..rows as i64, device))
             }
@@ -85,8 +94,8 @@ impl FrozenWeight {
 pub enum WeightOn<B: Backend> {
     /// `[R, C]`, in f32, bf16 or f16.
     Dense(FloatTensor<B>),
-    /// `[R, C]`, quantised.
-    Quantised(QuantisedWeight),
+    /// `[R, C]`, quantised, or in main memory while its device does not use it.
+    Stored(StoredWeight),
 }
 
 impl<B: FrozenForms> WeightOn<B> {
@@ -94,7 +103,7 @@ impl<B: FrozenForms> WeightOn<B> {
     pub(crate) fn shape(&self) -> [usize; 2] {
         match self {
             Self::Dense(weight) => weight.shape().dims(),
-            Self::Quantised(weight) => weight.shape(),
+            Self::Stored(weight) => weight.shape(),
         }
     }
 
@@ -102,7 +111,7 @@ impl<B: FrozenForms> WeightOn<B> {
     pub(crate) fn tensor(self, device: &B::Device) -> FloatTensor<B> {
         match self {
             Self::Dense(weight) => weight,
-            Self::Quantised(weight) => B::widened_weight(&weight, device),
+            Self::Stored(weight) => B::widened_weight(&weight, device),
         }
     }
 }
@@ -113,7 +122,7 @@ pub trait FrozenForms: Backend {
     ///
     /// # Shapes
     /// Result: `[R, C]`.
-    fn widened_weight(weight: &QuantisedWeight, device: &Self::Device) -> FloatTensor<Self> {
+    fn widened_weight(weight: &StoredWeight, device: &Self::Device) -> FloatTensor<Self> {
         let matrix = weight.host();
         let values = matrix.rows(0..matrix.shape()[0]);
         Self::float_from_data(TensorData::new(values, matrix.shape()), device)
@@ -123,34 +132,34 @@ pub trait FrozenForms: Backend {
     ///
     /// # Shapes
     /// `rows`: `[T]`. Result: `[T, C]`.
-    fn widened_rows(weight: &QuantisedWeight, rows: IntTensor<Self>) -> FloatTensor<Self> {
+    fn widened_rows(weight: &StoredWeight, rows: IntTensor<Self>) -> FloatTensor<Self> {
         let all = Self::widened_weight(weight, &rows.device());
         Self::float_select(all, 0, rows)
     }
 }
 
 impl FrozenForms for Flex {
-    fn widened_rows(weight: &QuantisedWeight, rows: IntTensor<Self>) -> FloatTensor<Self> {
-        quantised::rows_on_flex(weight, rows)
+    fn widened_rows(weight: &StoredWeight, rows: IntTensor<Self>) -> FloatTensor<Self> {
+        stored::rows_on_flex(weight, rows)
     }
 }
 
 backends! {
     /// [`FrozenWeight::rows`] of a quantised weight on a backend.
-    pub trait QuantisedRowsBackend: Backend {
+    pub trait StoredRowsBackend: Backend {
         /// See [`FrozenWeight::rows`].
-        fn quantised_rows(rows: IntTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self>;
+        fn stored_rows(rows: IntTensor<Self>, weight: StoredWeight) -> FloatTensor<Self>;
     }
 }
 
-impl<B: FrozenForms> QuantisedRowsBackend for B {
-    fn quantised_rows(rows: IntTensor<B>, weight: QuantisedWeight) -> FloatTensor<B> {
+impl<B: FrozenForms> StoredRowsBackend for B {
+    fn stored_rows(rows: IntTensor<B>, weight: StoredWeight) -> FloatTensor<B> {
         B::widened_rows(&weight, rows)
     }
 }
 
-impl<B: FrozenForms, C: CheckpointStrategy> QuantisedRowsBackend for Autodiff<B, C> {
-    fn quantised_rows(rows: IntTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self> {
+impl<B: FrozenForms, C: CheckpointStrategy> StoredRowsBackend for Autodiff<B, C> {
+    fn stored_rows(rows: IntTensor<Self>, weight: StoredWeight) -> FloatTensor<Self> {
         Self::from_inner(B::widened_rows(&weight, rows))
     }
 }

@@ -114,8 +114,8 @@ fn both(matrix: &Quantised, device: &Device) -> [FrozenWeight; 2] {
     let [rows, columns] = matrix.shape();
     let data = TensorData::new(matrix.rows(0..rows), [rows, columns]);
     let widened = Tensor::<2>::from_data(data, &device);
-    let quantised = QuantisedWeight::new(matrix.clone(), &device);
-    [FrozenWeight::Quantised(quantised), widened.into()]
+    let quantised = StoredWeight::new(matrix.clone(), &device);
+    [FrozenWeight::Stored(quantised), widened.into()]
 }
 
 fn random(rows: usize, columns: usize, seed: u64, device: &Device) -> Tensor<2> {
@@ -262,5 +262,108 @@ fn all_elements_are_widened_exactly() {
             });
             assert_eq!(reference.dims(), [2, 12]);
         }
+    }
+}
+
+/// Weights of every form on libtorch's device: there, and the same in main memory.
+#[cfg(feature = "libtorch")]
+fn there_and_in_host(memory: &mut HostMemory, device: &Device) -> Vec<[StoredWeight; 2]> {
+    let device = &device.clone().autodiff();
+    let mut all: Vec<[StoredWeight; 2]> = (0..FORMS)
+        .map(|form| {
+            let matrix = matrix(form, [36, 150], 3).paired(6);
+            [
+                StoredWeight::new(matrix.clone(), device),
+                memory.quantised(&matrix),
+            ]
+        })
+        .collect();
+    let dense = random(48, 64, 5, &Device::flex());
+    let fp8 = StoredWeight::fp8_of_dense(&dense.to_data(), device);
+    let moved = memory.moved(&fp8);
+    all.push([fp8, moved]);
+    all
+}
+
+#[cfg(feature = "libtorch")]
+#[test]
+fn weights_in_main_memory_compute_as_on_their_device() {
+    let device = &devices::all().pop().unwrap();
+    let mut memory = HostMemory::new(device).unwrap();
+    let same = |host: &StoredWeight, truth: &[TensorData]| {
+        let found = operations(&FrozenWeight::Stored(host.clone()), 20, device);
+        for (found, truth) in found.iter().zip(truth) {
+            found.assert_eq(truth, true);
+        }
+    };
+    for [there, host] in there_and_in_host(&mut memory, device) {
+        assert_eq!((host.shape(), host.kind()), (there.shape(), there.kind()));
+        let truth = operations(&FrozenWeight::Stored(there), 20, device);
+        same(&host, &truth);
+        assert!(!host.is_ahead());
+        StoredWeight::copy_ahead(std::slice::from_ref(&host));
+        assert!(host.is_ahead());
+        same(&host, &truth);
+        host.release();
+        assert!(!host.is_ahead());
+    }
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let dense = random(36, 150, 5, &Device::flex())
+            .into_data()
+            .convert_dtype(dtype);
+        let host = memory.dense(&dense);
+        let there = crate::upload_weight::<2>(dense, &device.clone().autodiff());
+        same(&host, &operations(&there.into(), 20, device));
+    }
+    assert!(HostMemory::new(&Device::flex()).is_none());
+}
+
+/// On a GPU, copies that are made beside its work must neither be used before they have arrived, nor overwrite memory that
+/// earlier work still reads.
+#[cfg(feature = "libtorch")]
+#[test]
+fn copies_beside_the_work_of_a_device_are_in_order() {
+    const SIZE: usize = 1024;
+    const LAYERS: usize = 12;
+    let device = &devices::all().pop().unwrap();
+    let mut memory = HostMemory::new(device).unwrap();
+    // each layer multiplies by a number and moves its features by one place
+    let factor = |layer: usize| [0.5_f32, 2.0, 4.0][layer % 3];
+    let layers: Vec<StoredWeight> = (0..LAYERS)
+        .map(|layer| {
+            let mut values = vec![0.0; SIZE * SIZE];
+            for row in 0..SIZE {
+                values[row * SIZE + (row + 1) % SIZE] = factor(layer);
+            }
+            memory.dense(&TensorData::new(values, [SIZE, SIZE]))
+        })
+        .collect();
+    let start = random(64, SIZE, 1, device).inner();
+    let mut x = start.clone();
+    for pass in 0..4 {
+        for layer in 0..LAYERS {
+            for (other, weight) in layers.iter().enumerate() {
+                if other != layer && other != layer + 1 {
+                    weight.release();
+                }
+            }
+            StoredWeight::copy_ahead(&layers[layer..=layer]);
+            StoredWeight::copy_ahead(&layers[(layer + 1).min(LAYERS - 1)..][..1]);
+            // several products, so that the device is behind the host
+            let weight = FrozenWeight::Stored(layers[layer].clone());
+            for _ in 0..3 {
+                x = linear(x, weight.clone()) * (1.0 / factor(layer));
+            }
+        }
+        let moved = 3 * LAYERS * (pass + 1) % SIZE;
+        let truth = Tensor::cat(
+            vec![
+                start.clone().slice([0..64, moved..SIZE]),
+                start.clone().slice([0..64, 0..moved]),
+            ],
+            1,
+        );
+        // factors are powers of two, so that nothing is rounded
+        x.to_data().assert_eq(&truth.into_data(), true);
     }
 }

@@ -158,10 +158,52 @@ int simmer_event(int64_t gpu, c10::Event **out, char *said, size_t room) {
     });
 }
 
-// Waits for it, and frees it.
-int simmer_event_wait(c10::Event *event, char *said, size_t room) {
-    std::unique_ptr<c10::Event> owned(event);
-    return guarded(said, room, [&] { owned->synchronize(); });
+// Waits for it on the host.
+int simmer_event_wait(const c10::Event *event, char *said, size_t room) {
+    return guarded(said, room, [&] { event->synchronize(); });
+}
+
+// The work that its GPU is given from now on waits for it.
+int simmer_event_block(const c10::Event *event, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto device = event->device();
+        event->block(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+    });
+}
+
+void simmer_event_free(c10::Event *event) { delete event; }
+
+// A stream of a GPU for copies beside its work.
+int simmer_copy_stream(int64_t gpu, c10::Stream **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto device = c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(gpu));
+        *out = new c10::Stream(c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStreamFromGlobalPool(device));
+    });
+}
+
+// From here to simmer_copies_end, what this thread gives the GPU is queued on a stream beside the one that computes. It begins when
+// that has finished what it was given before.
+int simmer_copies_begin(const c10::Stream *beside, c10::Stream **before, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto guard = c10::impl::VirtualGuardImpl(beside->device_type());
+        auto computes = std::make_unique<c10::Stream>(guard.getStream(beside->device()));
+        c10::Event now(beside->device_type());
+        now.record(*computes);
+        now.block(*beside);
+        guard.exchangeStream(*beside);
+        *before = computes.release();
+    });
+}
+
+// Frees `before`, and tells when the copies are done.
+int simmer_copies_end(c10::Stream *before, c10::Event **done, char *said, size_t room) {
+    std::unique_ptr<c10::Stream> computes(before);
+    return guarded(said, room, [&] {
+        auto beside = c10::impl::VirtualGuardImpl(computes->device_type()).exchangeStream(*computes);
+        auto event = std::make_unique<c10::Event>(beside.device_type());
+        event->record(beside);
+        *done = event.release();
+    });
 }
 
 } // extern "C"

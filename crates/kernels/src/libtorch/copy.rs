@@ -5,19 +5,25 @@
 //! Weights are copied part by part: all threads read a part, mapped from its file for instance, while the GPU fetches
 //! the parts before it.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int};
 use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::aten::{self, Input, Outputs};
+use super::event::Event;
 use super::graph::is_recording;
 use crate::threads;
 
 /// Bytes of a part, and the number of parts that are on their way at a time.
 const PART: usize = 32 << 20;
 const PARTS: usize = 4;
+
+/// Bytes of the first of the [`Slabs`], and the most of one that holds several tensors.
+const SLABS: (usize, usize) = (1 << 20, 1 << 30);
+/// The address of a tensor in one is a multiple of this.
+const ALIGNED: usize = 256;
 
 /// Why an operation cannot be recorded: the graph would read the host's memory after it was freed.
 const COPIED: &str = "a graph cannot copy from memory of the host that does not stay";
@@ -30,8 +36,6 @@ unsafe extern "C" {
     fn simmer_pinned(bytes: i64, out: Outputs, said: *mut c_char, room: usize) -> c_int;
     fn simmer_pin(tensor: Input, out: Outputs, said: *mut c_char, room: usize) -> c_int;
     fn simmer_copy_queued(to: Input, from: Input, said: *mut c_char, room: usize) -> c_int;
-    fn simmer_event(gpu: i64, out: *mut *mut c_void, said: *mut c_char, room: usize) -> c_int;
-    fn simmer_event_wait(event: *mut c_void, said: *mut c_char, room: usize) -> c_int;
 }
 
 /// A multiple of the size of a page.
@@ -154,13 +158,8 @@ impl Ring {
     /// A part that no GPU reads any more.
     fn free_part(&mut self) -> &mut Part {
         if self.parts.len() < PARTS {
-            // SAFETY: the function writes one tensor.
-            #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
-            let [memory] = aten::all(aten::call(|out, said, room| unsafe {
-                simmer_pinned(PART as i64, out, said, room)
-            }));
             self.parts.push(Part {
-                memory,
+                memory: pinned(PART as i64),
                 fetched: None,
             });
             self.next = self.parts.len() - 1;
@@ -184,44 +183,70 @@ pub(crate) fn shared_memory(shape: [i64; 2], kind: Kind, device: Device) -> Tens
         return Tensor::zeros(shape, (kind, Device::Cpu));
     }
     let bytes = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
+    pinned(bytes).view_dtype(kind).view(shape).zero_()
+}
+
+/// Memory of the host that GPUs read and write while the host continues, `[bytes]`.
+fn pinned(bytes: i64) -> Tensor {
     // SAFETY: the function writes one tensor.
     #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     let [memory] = aten::all(aten::call(|out, said, room| unsafe {
         simmer_pinned(bytes, out, said, room)
     }));
-    memory.view_dtype(kind).view(shape).zero_()
+    memory
+}
+
+/// Main memory that a device copies from while the host continues, in pieces of a power of two bytes: torch rounds pinned memory
+/// up to that, so that a piece for each tensor would waste up to a half.
+pub(crate) struct Slabs {
+    device: Device,
+    /// The newest one, `[bytes]`, and how many of its bytes are taken.
+    newest: Option<(Tensor, usize)>,
+}
+
+impl Slabs {
+    /// For copies to this device.
+    pub(crate) fn new(device: Device) -> Self {
+        Self {
+            device,
+            newest: None,
+        }
+    }
+
+    /// Room for a tensor, which stays taken.
+    pub(crate) fn room(&mut self, shape: &[i64], kind: Kind) -> Tensor {
+        let bytes = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
+        let size = self.newest.as_ref().map_or(0, |(slab, _)| slab.numel());
+        let (slab, taken) = match self.newest.take() {
+            Some((slab, taken)) if taken + bytes <= size => (slab, taken),
+            _ => (self.slab((2 * size).clamp(SLABS.0, SLABS.1).max(bytes)), 0),
+        };
+        let room = slab.narrow(0, taken as i64, bytes as i64);
+        let taken = (taken + bytes).next_multiple_of(ALIGNED);
+        self.newest = Some((slab, taken));
+        room.view_dtype(kind).view(shape)
+    }
+
+    /// A copy of a tensor on any device.
+    pub(crate) fn copy_of(&mut self, x: &Tensor) -> Tensor {
+        let mut room = self.room(&x.size(), x.kind());
+        room.copy_(x);
+        room
+    }
+
+    fn slab(&self, bytes: usize) -> Tensor {
+        let bytes = bytes.next_power_of_two() as i64;
+        match self.device {
+            Device::Cuda(_) => pinned(bytes),
+            _ => Tensor::empty([bytes], (Kind::Uint8, Device::Cpu)),
+        }
+    }
 }
 
 /// Waits for all work that a device was given so far.
 pub(crate) fn wait(device: Device) {
     if let Device::Cuda(gpu) = device {
         Event::of_now(gpu).wait();
-    }
-}
-
-/// A moment in the work of a GPU.
-struct Event(*mut c_void);
-
-// SAFETY: an event of CUDA can be waited for on any thread.
-#[expect(unsafe_code, reason = "an event of CUDA belongs to no thread")]
-unsafe impl Send for Event {}
-
-impl Event {
-    /// The end of the work that the GPU was given so far.
-    fn of_now(gpu: usize) -> Self {
-        let mut event = std::ptr::null_mut();
-        // SAFETY: the function writes one pointer.
-        #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
-        let [] = aten::call(|_, said, room| unsafe {
-            simmer_event(gpu as i64, &raw mut event, said, room)
-        });
-        Self(event)
-    }
-
-    fn wait(self) {
-        // SAFETY: the event was created by `of_now`, and is freed once, because this takes `self`.
-        #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
-        let [] = aten::call(|_, said, room| unsafe { simmer_event_wait(self.0, said, room) });
     }
 }
 
@@ -259,5 +284,23 @@ mod tests {
     #[should_panic(expected = "3 bytes for a tensor of 8")]
     fn sizes_are_checked() {
         fill(&Tensor::empty([2], (Kind::Int, Device::Cpu)), &[1, 2, 3]);
+    }
+
+    #[test]
+    fn tensors_in_slabs_do_not_overlap() {
+        let mut slabs = Slabs::new(crate::devices::torch());
+        let sizes = [3, 200_000, 5, 700_000, 1, 300_000];
+        let copies: Vec<Tensor> = (0..)
+            .zip(sizes)
+            .map(|(value, count)| {
+                slabs.copy_of(&Tensor::full([count, 2], value, (Kind::Int, Device::Cpu)))
+            })
+            .collect();
+        for ((value, count), copy) in (0..).zip(sizes).zip(&copies) {
+            assert_eq!(copy.size(), [count, 2]);
+            assert!(copy.data_ptr().addr().is_multiple_of(64));
+            let all = Vec::<i32>::try_from(copy.view([-1])).unwrap();
+            assert!(all.iter().all(|found| *found == value));
+        }
     }
 }

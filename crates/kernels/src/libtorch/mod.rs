@@ -4,9 +4,11 @@
 //! for a kernel: none reads results back, and inputs are copied to the device once per packed
 //! sequence, from pinned memory.
 
+mod ahead;
 pub(crate) mod aten;
 mod copy;
 pub(crate) mod cuda;
+mod event;
 pub(crate) mod graph;
 mod group;
 mod nccl;
@@ -21,7 +23,8 @@ use burn::backend::libtorch::{LibTorchDevice, TchTensor};
 use burn::tensor::Device;
 use tch::{Kind, Tensor};
 
-pub(crate) use self::copy::{bytes_on, copy_queued, fill, shared_memory, uploaded, wait};
+pub(crate) use self::ahead::{Arrival, copies_ahead, queued_copy};
+pub(crate) use self::copy::{Slabs, bytes_on, copy_queued, fill, shared_memory, uploaded, wait};
 pub use self::group::{ProcessGroup, Rendezvous, Transfer};
 pub use self::nccl::{Communicator, Nccl};
 pub(crate) use self::product::{
@@ -74,7 +77,7 @@ pub(crate) fn bytes(tensors: &[&Tensor]) -> usize {
 pub(crate) fn weight_in(weight: &WeightOn<LibTorch>, kind: Kind) -> Tensor {
     match weight {
         WeightOn::Dense(weight) => in_kind(&weight.tensor, kind),
-        WeightOn::Quantised(weight) => weight.torch_widened(kind),
+        WeightOn::Stored(weight) => weight.torch_widened(kind),
     }
 }
 
@@ -82,6 +85,6 @@ pub(crate) fn weight_in(weight: &WeightOn<LibTorch>, kind: Kind) -> Tensor {
 pub(crate) fn stored_bytes(weight: &WeightOn<LibTorch>) -> usize {
     match weight {
         WeightOn::Dense(weight) => bytes(&[&weight.tensor]),
-        WeightOn::Quantised(weight) => weight.bytes(),
+        WeightOn::Stored(weight) => weight.bytes(),
     }
 }

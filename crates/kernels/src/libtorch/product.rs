@@ -4,6 +4,7 @@
 //! Axes: T tokens, K inner dimension (summed over), N output features.
 
 use std::ffi::{c_char, c_int};
+use std::sync::Arc;
 
 use burn::backend::LibTorch;
 use tch::{Kind, Tensor};
@@ -128,10 +129,10 @@ pub(crate) fn product_beside(
     y
 }
 
-fn fp8(weight: &WeightOn<LibTorch>) -> Option<&Fp8Weight> {
+fn fp8(weight: &WeightOn<LibTorch>) -> Option<Arc<Fp8Weight>> {
     match weight {
         WeightOn::Dense(_) => None,
-        WeightOn::Quantised(weight) => weight.fp8(),
+        WeightOn::Stored(weight) => weight.fp8(),
     }
 }
 

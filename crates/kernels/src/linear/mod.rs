@@ -22,7 +22,7 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Tensor};
 
-use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
+use crate::frozen::{FrozenForms, FrozenWeight, StoredWeight, WeightOn};
 use crate::profile::{self, Operation};
 use crate::reference::{self, in_dtype, widened};
 
@@ -34,7 +34,7 @@ pub fn linear(x: Tensor<2>, weight: impl Into<FrozenWeight>) -> Tensor<2> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(match weight.into() {
         FrozenWeight::Dense(weight) => Dispatch::widened_linear(x, weight.into_dispatch()),
-        FrozenWeight::Quantised(weight) => Dispatch::quantised_linear(x, weight),
+        FrozenWeight::Stored(weight) => Dispatch::stored_linear(x, weight),
     })
 }
 
@@ -66,7 +66,7 @@ backends! {
         fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
         /// See [`linear`].
-        fn quantised_linear(x: FloatTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self>;
+        fn stored_linear(x: FloatTensor<Self>, weight: StoredWeight) -> FloatTensor<Self>;
     }
 }
 
@@ -101,8 +101,8 @@ impl<B: LinearForms> LinearBackend for B {
         result::<B>(x, WeightOn::Dense(weight))
     }
 
-    fn quantised_linear(x: FloatTensor<B>, weight: QuantisedWeight) -> FloatTensor<B> {
-        result::<B>(x, WeightOn::Quantised(weight))
+    fn stored_linear(x: FloatTensor<B>, weight: StoredWeight) -> FloatTensor<B> {
+        result::<B>(x, WeightOn::Stored(weight))
     }
 }
 
@@ -154,9 +154,9 @@ impl<B: LinearForms, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
         recorded::<B, C>(x, node, WeightOn::Dense(weight.into_primitive()), trained)
     }
 
-    fn quantised_linear(x: FloatTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self> {
+    fn stored_linear(x: FloatTensor<Self>, weight: StoredWeight) -> FloatTensor<Self> {
         let node = untracked::<B, C>(&x);
-        recorded::<B, C>(x, node, WeightOn::Quantised(weight), false)
+        recorded::<B, C>(x, node, WeightOn::Stored(weight), false)
     }
 }
 

@@ -38,7 +38,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Int, Shape, Tensor, TensorData};
 
-use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
+use crate::frozen::{FrozenForms, FrozenWeight, StoredWeight, WeightOn};
 use crate::linear::{self, LinearForms, untracked};
 use crate::operation::Operation;
 use crate::reference::{self, widened};
@@ -60,8 +60,8 @@ pub fn linear_cross_entropy(
         FrozenWeight::Dense(weight) => {
             Dispatch::linear_cross_entropy(hidden, weight.into_dispatch(), targets, soft_cap)
         }
-        FrozenWeight::Quantised(weight) => {
-            Dispatch::quantised_linear_cross_entropy(hidden, targets, weight, soft_cap)
+        FrozenWeight::Stored(weight) => {
+            Dispatch::stored_linear_cross_entropy(hidden, targets, weight, soft_cap)
         }
     })
 }
@@ -90,9 +90,9 @@ pub fn linear_cross_entropy_with(
             let weight = weight.into_dispatch();
             Dispatch::linear_cross_entropy_with(hidden, weight, targets, own, ids, soft_cap)
         }
-        FrozenWeight::Quantised(weight) => Dispatch::quantised_linear_cross_entropy_with(
-            hidden, targets, own, weight, ids, soft_cap,
-        ),
+        FrozenWeight::Stored(weight) => {
+            Dispatch::stored_linear_cross_entropy_with(hidden, targets, own, weight, ids, soft_cap)
+        }
     })
 }
 
@@ -158,10 +158,10 @@ backends! {
         ) -> FloatTensor<Self>;
 
         /// See [`linear_cross_entropy`].
-        fn quantised_linear_cross_entropy(
+        fn stored_linear_cross_entropy(
             hidden: FloatTensor<Self>,
             targets: IntTensor<Self>,
-            weight: QuantisedWeight,
+            weight: StoredWeight,
             soft_cap: Option<f64>,
         ) -> FloatTensor<Self>;
 
@@ -176,11 +176,11 @@ backends! {
         ) -> FloatTensor<Self>;
 
         /// See [`linear_cross_entropy_with`].
-        fn quantised_linear_cross_entropy_with(
+        fn stored_linear_cross_entropy_with(
             hidden: FloatTensor<Self>,
             targets: IntTensor<Self>,
             own: FloatTensor<Self>,
-            weight: QuantisedWeight,
+            weight: StoredWeight,
             ids: Arc<[usize]>,
             soft_cap: Option<f64>,
         ) -> FloatTensor<Self>;
@@ -235,13 +235,13 @@ impl<B: LinearCrossEntropyForms> LinearCrossEntropyBackend for B {
         loss_alone::<B>(hidden, weight, targets, None, soft_cap)
     }
 
-    fn quantised_linear_cross_entropy(
+    fn stored_linear_cross_entropy(
         hidden: FloatTensor<B>,
         targets: IntTensor<B>,
-        weight: QuantisedWeight,
+        weight: StoredWeight,
         soft_cap: Option<f64>,
     ) -> FloatTensor<B> {
-        let weight = WeightOn::Quantised(weight);
+        let weight = WeightOn::Stored(weight);
         loss_alone::<B>(hidden, weight, targets, None, soft_cap)
     }
 
@@ -257,16 +257,16 @@ impl<B: LinearCrossEntropyForms> LinearCrossEntropyBackend for B {
         loss_alone::<B>(hidden, WeightOn::Dense(weight), targets, own, soft_cap)
     }
 
-    fn quantised_linear_cross_entropy_with(
+    fn stored_linear_cross_entropy_with(
         hidden: FloatTensor<B>,
         targets: IntTensor<B>,
         logits: FloatTensor<B>,
-        weight: QuantisedWeight,
+        weight: StoredWeight,
         ids: Arc<[usize]>,
         soft_cap: Option<f64>,
     ) -> FloatTensor<B> {
         let own = Some(OwnLogits { logits, ids });
-        loss_alone::<B>(hidden, WeightOn::Quantised(weight), targets, own, soft_cap)
+        loss_alone::<B>(hidden, WeightOn::Stored(weight), targets, own, soft_cap)
     }
 }
 
@@ -354,14 +354,14 @@ impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBacken
         recorded::<B, C>(hidden, (node, weight), targets, None, soft_cap, trained)
     }
 
-    fn quantised_linear_cross_entropy(
+    fn stored_linear_cross_entropy(
         hidden: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        weight: QuantisedWeight,
+        weight: StoredWeight,
         soft_cap: Option<f64>,
     ) -> FloatTensor<Self> {
         let node = untracked::<B, C>(&hidden);
-        let weight = WeightOn::Quantised(weight);
+        let weight = WeightOn::Stored(weight);
         recorded::<B, C>(hidden, (node, weight), targets, None, soft_cap, false)
     }
 
@@ -379,16 +379,16 @@ impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBacken
         recorded::<B, C>(hidden, (node, weight), targets, own, soft_cap, trained)
     }
 
-    fn quantised_linear_cross_entropy_with(
+    fn stored_linear_cross_entropy_with(
         hidden: FloatTensor<Self>,
         targets: IntTensor<Self>,
         logits: FloatTensor<Self>,
-        weight: QuantisedWeight,
+        weight: StoredWeight,
         ids: Arc<[usize]>,
         soft_cap: Option<f64>,
     ) -> FloatTensor<Self> {
         let node = untracked::<B, C>(&hidden);
-        let weight = WeightOn::Quantised(weight);
+        let weight = WeightOn::Stored(weight);
         let own = Some(OwnLogits { logits, ids });
         recorded::<B, C>(hidden, (node, weight), targets, own, soft_cap, false)
     }

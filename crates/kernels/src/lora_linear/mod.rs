@@ -29,7 +29,7 @@ pub use self::together::{
     TogetherGradients, TogetherResults, lora_linears,
 };
 use crate::Dropout;
-use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
+use crate::frozen::{FrozenForms, FrozenWeight, StoredWeight, WeightOn};
 use crate::linear::{self, LinearForms, gradient_of_weight, untracked};
 use crate::operation::Operation;
 use crate::reference::{self, in_dtype, widened};
@@ -77,8 +77,8 @@ pub fn lora_linear(x: Tensor<2>, weight: impl Into<FrozenWeight>, branch: LowRan
         FrozenWeight::Dense(weight) => {
             Dispatch::low_rank_linear(x, weight.into_dispatch(), a, b, scale, dropout)
         }
-        FrozenWeight::Quantised(weight) => {
-            Dispatch::quantised_low_rank_linear(x, a, b, weight, scale, dropout)
+        FrozenWeight::Stored(weight) => {
+            Dispatch::stored_low_rank_linear(x, a, b, weight, scale, dropout)
         }
     })
 }
@@ -156,11 +156,11 @@ backends! {
         ) -> FloatTensor<Self>;
 
         /// See [`lora_linear`].
-        fn quantised_low_rank_linear(
+        fn stored_low_rank_linear(
             x: FloatTensor<Self>,
             a: FloatTensor<Self>,
             b: FloatTensor<Self>,
-            weight: QuantisedWeight,
+            weight: StoredWeight,
             scale: f64,
             dropout: Option<Dropout>,
         ) -> FloatTensor<Self>;
@@ -249,15 +249,15 @@ impl<B: LoraLinearForms> LoraLinearBackend for B {
         result::<B>(x, WeightOn::Dense(weight), [a, b], scale, dropout).0
     }
 
-    fn quantised_low_rank_linear(
+    fn stored_low_rank_linear(
         x: FloatTensor<B>,
         a: FloatTensor<B>,
         b: FloatTensor<B>,
-        weight: QuantisedWeight,
+        weight: StoredWeight,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<B> {
-        result::<B>(x, WeightOn::Quantised(weight), [a, b], scale, dropout).0
+        result::<B>(x, WeightOn::Stored(weight), [a, b], scale, dropout).0
     }
 
     fn linears_of_one_input(
@@ -318,16 +318,16 @@ impl<B: LoraLinearForms, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B
         recorded::<B, C>(x, (node, weight), [a, b], scale, dropout)
     }
 
-    fn quantised_low_rank_linear(
+    fn stored_low_rank_linear(
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
-        weight: QuantisedWeight,
+        weight: StoredWeight,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<Self> {
         let node = untracked::<B, C>(&x);
-        let weight = WeightOn::Quantised(weight);
+        let weight = WeightOn::Stored(weight);
         recorded::<B, C>(x, (node, weight), [a, b], scale, dropout)
     }
 

@@ -80,7 +80,7 @@ impl LayerOn<Dispatch> {
     fn of((weight, branch): (FrozenWeight, Option<LowRank>)) -> Self {
         let weight = match weight {
             FrozenWeight::Dense(weight) => WeightOn::Dense(weight.into_dispatch()),
-            FrozenWeight::Quantised(weight) => WeightOn::Quantised(weight),
+            FrozenWeight::Stored(weight) => WeightOn::Stored(weight),
         };
         match branch {
             None => Self::Plain(weight),
@@ -210,7 +210,7 @@ fn one_by_one<B: LinearBackend + LoraLinearBackend>(
         match layer {
             LayerOn::Absent => unreachable!("only layers that are present"),
             LayerOn::Plain(WeightOn::Dense(weight)) => B::widened_linear(x, weight),
-            LayerOn::Plain(WeightOn::Quantised(weight)) => B::quantised_linear(x, weight),
+            LayerOn::Plain(WeightOn::Stored(weight)) => B::stored_linear(x, weight),
             LayerOn::Adapted {
                 weight,
                 a,
@@ -219,8 +219,8 @@ fn one_by_one<B: LinearBackend + LoraLinearBackend>(
                 dropout,
             } => match weight {
                 WeightOn::Dense(weight) => B::low_rank_linear(x, weight, a, b, scale, dropout),
-                WeightOn::Quantised(weight) => {
-                    B::quantised_low_rank_linear(x, a, b, weight, scale, dropout)
+                WeightOn::Stored(weight) => {
+                    B::stored_low_rank_linear(x, a, b, weight, scale, dropout)
                 }
             },
         }
@@ -241,7 +241,7 @@ impl<B: Backend> LayerOn<B> {
         };
         let weight = match weight {
             WeightOn::Dense(weight) => WeightOn::Dense(lower(weight)),
-            WeightOn::Quantised(weight) => WeightOn::Quantised(weight),
+            WeightOn::Stored(weight) => WeightOn::Stored(weight),
         };
         Layer { weight, branch }
     }

@@ -6,7 +6,7 @@ use simmer_blocks::Quantised;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Family, Module, NormWeight, Role};
 use simmer_checkpoint::layout::TensorLayout;
-use simmer_kernels::{QuantisedWeight, upload_weight};
+use simmer_kernels::{HostMemory, StoredWeight, upload_weight};
 
 use super::BaseError;
 use crate::decoder::{DecoderLayer, Mlp, Place, SelfAttention};
@@ -20,22 +20,25 @@ pub(super) enum Source {
     Dense(TensorData),
     Quantised(Quantised),
     /// On its device, for products in fp8.
-    Fp8(QuantisedWeight),
+    Fp8(StoredWeight),
 }
 
 /// Where the tensors come from.
 pub(super) type Sources<'a> = &'a mut dyn FnMut(&TensorLayout) -> Result<Source, BaseError>;
 
-/// Builds the model from a source of tensors, each on its device.
+/// Builds the model from a source of tensors, each on its device. `host` keeps the weights of the layers, if they are only
+/// copied there.
 pub(super) fn build(
     config: &ModelConfig,
     source: Sources<'_>,
     placement: &Placement,
+    host: Option<HostMemory>,
 ) -> Result<LlamaForCausalLM, BaseError> {
     let mut weights = Weights {
         config,
         source,
         device: placement.first(),
+        host,
     };
     let Family {
         embedding,
@@ -84,7 +87,7 @@ pub(super) fn build(
         config: config.clone(),
         places: placement.places().clone(),
         own_vocabulary: false,
-        pages: None,
+        offloaded: None,
     })
 }
 
@@ -98,6 +101,8 @@ struct Weights<'a, 'b> {
     config: &'a ModelConfig,
     source: Sources<'b>,
     device: &'a Device,
+    /// Where the weights of layers are, if they are copied to the device while they are used.
+    host: Option<HostMemory>,
 }
 
 impl Weights<'_, '_> {
@@ -122,12 +127,18 @@ impl Weights<'_, '_> {
         layer: Option<usize>,
     ) -> Result<Weight, BaseError> {
         let tensor = TensorLayout::weight(self.config, module, layer);
-        Ok(match (self.source)(&tensor)? {
+        let found = (self.source)(&tensor)?;
+        if let Some(host) = self.host.as_mut().filter(|_| layer.is_some()) {
+            return Ok(Weight::of_stored(match found {
+                Source::Dense(data) => host.dense(&data),
+                Source::Quantised(matrix) => host.quantised(&matrix),
+                Source::Fp8(weight) => host.moved(&weight),
+            }));
+        }
+        Ok(match found {
             Source::Dense(data) => Weight::frozen(upload_weight(data, self.device)),
-            Source::Quantised(matrix) => {
-                Weight::quantised(QuantisedWeight::new(matrix, self.device))
-            }
-            Source::Fp8(weight) => Weight::quantised(weight),
+            Source::Quantised(matrix) => Weight::of_stored(StoredWeight::new(matrix, self.device)),
+            Source::Fp8(weight) => Weight::of_stored(weight),
         })
     }
 

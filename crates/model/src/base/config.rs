@@ -53,9 +53,9 @@ pub struct BaseConfig {
     /// a processor with AMX, or AMD's with `avx512_bf16`), else `"f32"`; `method.full`: `"f32"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<Compute>,
-    /// Where the frozen weights are while they are not used, for a base model that is larger than memory: `"disk"`, in their
-    /// files, on the device `cpu`; it needs `train.recompute = "layer"` or `"mlp"`. `"host"`, in main memory, is for
-    /// devices with memory of their own, none of which supports it yet. Default: in memory.
+    /// Where the frozen weights are while they are not used, for a base model that is larger than the memory of its device:
+    /// `"disk"`, in their files, on the device `cpu`; `"host"`, those of the layers in main memory, on GPUs (libtorch). It needs
+    /// `train.recompute = "layer"` or `"mlp"`. Default: in the memory of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offload: Option<Offload>,
     /// Local paths of `path` and `tokenizer`, see [`BaseConfig::locate`].

@@ -81,12 +81,10 @@ pub enum BaseError {
         of: usize,
     },
     /// The device cannot leave weights where `base.offload` says.
-    #[error("`base.offload`: {}", no_offload(device, *reads_in_place, *offload))]
+    #[error("`base.offload`: {}", no_offload(device, *offload))]
     OffloadDevice {
         /// Name of the device.
         device: String,
-        /// Whether it reads weights in main memory.
-        reads_in_place: bool,
         /// As given.
         offload: Offload,
     },
@@ -165,19 +163,15 @@ fn no_fp8(why: NoFp8) -> String {
     }
 }
 
-fn no_offload(device: &str, reads_in_place: bool, offload: Offload) -> String {
-    if reads_in_place {
-        return format!(
+fn no_offload(device: &str, offload: Offload) -> String {
+    match offload {
+        Offload::Host => format!(
             "the device `{device}` computes in main memory, so that \"host\" would save nothing"
-        );
+        ),
+        Offload::Disk => format!(
+            "the device `{device}` copies weights before it computes with them, so that they cannot stay in their files (\"disk\")"
+        ),
     }
-    let name = match offload {
-        Offload::Host => "host",
-        Offload::Disk => "disk",
-    };
-    format!(
-        "the device `{device}` copies all weights when they are loaded, and does not support \"{name}\""
-    )
 }
 
 fn copied(stored: &str, precision: Option<&str>) -> String {
@@ -224,17 +218,16 @@ impl Hint for BaseError {
             Self::Fp8Precision { .. } => Some(
                 "remove `base.precision`, or set base.compute = \"bf16\"".to_owned(),
             ),
-            Self::OffloadDevice {
-                reads_in_place: true,
-                ..
-            } => Some("set base.offload = \"disk\", or remove it".to_owned()),
-            Self::OffloadDevice { .. } => Some(
-                "remove `base.offload`, or compute on the processor with device = \"cpu\"".to_owned(),
-            ),
-            Self::OffloadShared { .. } => Some(
-                "remove `base.offload`, or name one device: with device = \"cpu\" the weights stay in their files"
-                    .to_owned(),
-            ),
+            Self::OffloadDevice { offload, .. } => {
+                let other = match offload {
+                    Offload::Host => Offload::Disk,
+                    Offload::Disk => Offload::Host,
+                };
+                Some(format!("set base.offload = \"{}\", or remove it", other.name()))
+            }
+            Self::OffloadShared { .. } => {
+                Some("remove `base.offload`, or name one device".to_owned())
+            }
             Self::Devices { layers, .. } => {
                 Some(format!("name {layers} devices or fewer, such as device = \"libtorch-cuda:0\""))
             }

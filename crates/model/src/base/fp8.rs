@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 use simmer_checkpoint::family::ModuleKind;
 use simmer_checkpoint::layout::{Part, TensorLayout};
-use simmer_kernels::{Capabilities, FP8_STEP, QuantisedWeight};
+use simmer_kernels::{Capabilities, FP8_STEP, StoredWeight};
 
 use super::build::Source;
 use super::{Base, BaseError, Compute};
@@ -45,8 +45,8 @@ impl Base {
 /// A weight, quantised for products in fp8 on its device.
 pub(super) fn in_fp8(weight: &Source, device: &Device) -> Source {
     Source::Fp8(match weight {
-        Source::Dense(data) => QuantisedWeight::fp8_of_dense(data, device),
-        Source::Quantised(matrix) => QuantisedWeight::fp8_of_quantised(matrix, device),
+        Source::Dense(data) => StoredWeight::fp8_of_dense(data, device),
+        Source::Quantised(matrix) => StoredWeight::fp8_of_quantised(matrix, device),
         Source::Fp8(weight) => weight.clone(),
     })
 }

@@ -16,9 +16,10 @@ use simmer_checkpoint::family::{Module, ModuleKind, NormWeight};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
 use simmer_checkpoint::numbers::{convert as convert_bytes, count_not_finite};
 use simmer_checkpoint::{Checkpoint, Dtype, Layout};
-use simmer_kernels::{Capabilities, mix};
+use simmer_kernels::{Capabilities, HostMemory, mix};
 
 use crate::llama::LlamaForCausalLM;
+use crate::offload::{LayerCopies, Offloaded};
 use crate::placement::{Placement, Places};
 use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
@@ -202,10 +203,21 @@ impl Base {
                 _ => found,
             })
         };
-        let mut model = build(&self.config, &mut source, &placement)?;
+        let host = match self.offload {
+            Some(Offload::Host) => HostMemory::new(placement.first()),
+            Some(Offload::Disk) | None => None,
+        };
+        let mut model = build(&self.config, &mut source, &placement, host)?;
         model.model.embed_tokens.compute = self.compute().dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
-        model.pages = self.layer_pages()?;
+        model.offloaded = match self.offload {
+            Some(Offload::Disk) => self.layer_pages()?.map(Offloaded::Disk),
+            Some(Offload::Host) => {
+                let copies = LayerCopies::of(&model.model.layers);
+                Some(Offloaded::Host(copies))
+            }
+            None => None,
+        };
         Ok(model)
     }
 

@@ -16,10 +16,10 @@ use crate::tensor_file::burn_dtype;
 #[serde(rename_all = "lowercase")]
 #[derive(schemars::JsonSchema)]
 pub enum Offload {
-    /// In main memory, for a device with memory of its own.
+    /// In main memory, for a device with memory of its own. The layers are copied to the device while the layer before
+    /// computes, forward and backward, so that two layers are in its memory at a time. The losses are the same as without.
     Host,
-    /// In their files. The layers are read while the layer before computes, forward and backward, so that about two
-    /// layers are in memory at a time. The losses are the same as without.
+    /// In their files, for a device that computes in main memory. The layers are read in the same way.
     Disk,
 }
 
@@ -28,6 +28,25 @@ pub enum Offload {
 pub(super) struct Size {
     pub(super) bytes: u64,
     pub(super) mapped: u64,
+}
+
+impl Offload {
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// The one that a device has.
+    pub fn of(device: &Capabilities) -> Self {
+        if device.reads_in_place {
+            Self::Disk
+        } else {
+            Self::Host
+        }
+    }
 }
 
 impl Base {
@@ -44,18 +63,20 @@ impl Base {
     /// Checks that the frozen weights of the layers can be where `base.offload` says.
     ///
     /// # Errors
-    /// A device that reads no weights from files, random weights, and weights that are converted when they are loaded: a
-    /// converted copy is in memory.
+    /// A device without such a place. For `"disk"` also random weights, and weights that are converted when they are loaded:
+    /// a converted copy is in memory.
     pub fn check_offload(&self, can: &Capabilities) -> Result<(), BaseError> {
         let Some(offload) = self.offload else {
             return Ok(());
         };
-        if !can.reads_in_place || offload == Offload::Host {
+        if offload != Offload::of(can) {
             return Err(BaseError::OffloadDevice {
                 device: can.name(),
-                reads_in_place: can.reads_in_place,
                 offload,
             });
+        }
+        if offload == Offload::Host {
+            return Ok(());
         }
         let Some(checkpoint) = &self.checkpoint else {
             return Err(BaseError::OffloadRandom);
@@ -87,18 +108,25 @@ impl Base {
         Ok(())
     }
 
-    /// Whether `base.offload = "disk"` is possible on a device.
-    pub fn can_offload(&self, device: &Capabilities) -> bool {
-        let offload = Some(Offload::Disk);
+    /// The `base.offload` that is possible on a device.
+    pub fn possible_offload(&self, device: &Capabilities) -> Option<Offload> {
+        let offload = Some(Offload::of(device));
         let base = Self {
             offload,
             ..self.clone()
         };
-        base.check_offload(device).is_ok()
+        base.check_offload(device).ok().and(offload)
     }
 
-    /// The most bytes of weights that are in memory at a time with `base.offload = "disk"`: those of two layers, of the
-    /// head, and of the embedding.
+    /// The bytes of weights that `base.offload` keeps in main memory for a device with memory of its own: those of all layers.
+    pub fn bytes_in_host(&self) -> u64 {
+        let layers = tensors(&self.config).into_iter();
+        let layers = layers.filter(|tensor| tensor.layer.is_some() && is_large(tensor));
+        layers.map(|tensor| self.size(&tensor).bytes).sum()
+    }
+
+    /// The most bytes of weights that are in memory at a time with `base.offload`: those of two layers, of the head, and of
+    /// the embedding.
     pub fn bytes_at_a_time(&self) -> u64 {
         let mut layers = vec![0; self.config.num_hidden_layers];
         let mut outside = 0;
@@ -151,12 +179,12 @@ impl Base {
         }
     }
 
-    /// The pages of the layers, for a base model with `base.offload = "disk"`.
+    /// The pages of the layers in their files; `None` for random weights.
     ///
     /// # Errors
     /// If the system starts no thread.
     pub(super) fn layer_pages(&self) -> Result<Option<LayerPages>, BaseError> {
-        let (Some(Offload::Disk), Some(checkpoint)) = (self.offload, &self.checkpoint) else {
+        let Some(checkpoint) = &self.checkpoint else {
             return Ok(None);
         };
         let all = tensors(&self.config);

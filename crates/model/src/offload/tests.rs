@@ -5,7 +5,7 @@ use serde_json::json;
 use simmer_checkpoint::convert::{to_gguf, to_meta};
 use simmer_checkpoint::gguf::model::FileType;
 use simmer_checkpoint::gguf::{GgmlType, Vocabulary};
-use simmer_checkpoint::{Dtype, ModelConfig, Pretrained};
+use simmer_checkpoint::{Dtype, ModelConfig, Pages, Pretrained};
 use simmer_hint::Hint;
 
 use super::*;
@@ -17,7 +17,7 @@ use crate::parameters::Parameters;
 use crate::sequence::{Sequence, Target};
 use crate::{LlamaForCausalLM, Recompute};
 
-const LAYERS: usize = 6;
+pub(super) const LAYERS: usize = 6;
 /// Bytes of the matrices of a layer of [`saved`].
 const LAYER: u64 = 4 * (4 * 128 * 128 + 3 * 128 * 384);
 /// The system maps up to 16 pages around one that is used.
@@ -25,7 +25,7 @@ const LAYER: u64 = 4 * (4 * 128 * 128 + 3 * 128 * 384);
 const AROUND: u64 = 64 << 10;
 
 /// A random model whose layers have many pages, in a folder.
-fn saved(folder: &Path, tied: bool) {
+pub(super) fn saved(folder: &Path, tied: bool) {
     let json = json!({
         "model_type": "llama", "vocab_size": 50, "hidden_size": 128, "intermediate_size": 384,
         "num_hidden_layers": LAYERS, "num_attention_heads": 4, "tie_word_embeddings": tied
@@ -54,7 +54,7 @@ fn tuned(folder: &Path, offload: Option<Offload>, layers: &str) -> LlamaForCausa
         .model
 }
 
-fn rows() -> (Sequence, Vec<Target>) {
+pub(super) fn rows() -> (Sequence, Vec<Target>) {
     let rows: [&[u32]; 2] = [&[1, 5, 9, 13, 44], &[2, 3, 49, 8]];
     let slots = rows.iter().flat_map(|row| {
         let next = row[1..].iter().map(|token| Some(*token));
@@ -64,12 +64,12 @@ fn rows() -> (Sequence, Vec<Target>) {
     (Sequence::from_rows(&rows), targets)
 }
 
-fn bits(values: Tensor<1>) -> Vec<u32> {
+pub(super) fn bits(values: Tensor<1>) -> Vec<u32> {
     let data = values.into_data();
     data.iter::<f32>().map(f32::to_bits).collect()
 }
 
-fn all_bits(parameters: Parameters) -> Vec<(String, Vec<u32>)> {
+pub(super) fn all_bits(parameters: Parameters) -> Vec<(String, Vec<u32>)> {
     let parameters = parameters.into_iter();
     parameters.map(|(name, of)| (name, bits(of))).collect()
 }
@@ -84,7 +84,7 @@ fn losses_and_gradients_have_the_same_bits() {
         saved(&folder, tied);
         let plain = tuned(&folder, None, layers);
         let offloaded = tuned(&folder, Some(Offload::Disk), layers);
-        assert!(plain.pages.is_none() && offloaded.pages.is_some());
+        assert!(plain.offloaded.is_none() && offloaded.offloaded.is_some());
         for recompute in [Recompute::Layer, Recompute::Mlp] {
             let run = |model: &LlamaForCausalLM| {
                 let (loss, gradients) =
@@ -119,7 +119,7 @@ fn quantised_weights_stay_in_their_file() {
         let model = tuned(&file, offload, r"\d");
         let (loss, gradients) =
             model.loss_and_gradients(&sequence, &targets, 1.0, Recompute::Layer);
-        (bits(loss), all_bits(gradients), model.pages)
+        (bits(loss), all_bits(gradients), model.offloaded)
     };
     let (loss, gradients, _) = run(None);
     let offloaded = run(Some(Offload::Disk));
@@ -128,7 +128,7 @@ fn quantised_weights_stay_in_their_file() {
     let shown = format!("{:?}", offloaded.2.unwrap());
     let layer = LAYER / 4 / 32 * 34;
     assert!(
-        shown.starts_with(&format!("LayerPages([{layer}, {layer},")),
+        shown.starts_with(&format!("Disk(LayerPages([{layer}, {layer},")),
         "{shown}"
     );
 }
@@ -159,7 +159,7 @@ fn assert_resident(folder: &Path, least: u64, most: u64, when: &str) {
         if (least..=most).contains(&resident(folder)) {
             return;
         }
-        thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let found = resident(folder);
     panic!("{when}: {found} bytes in memory, expected {least} to {most}");
@@ -273,7 +273,7 @@ fn libtorch_copies_weights() {
     let device = crate::device::named("libtorch").unwrap();
     let error = load(&base, 0, &device).unwrap_err();
     insta::assert_snapshot!(format!("{error}\nhint: {}", error.hint().unwrap()), @r#"
-    `base.offload`: the device `libtorch` copies all weights when they are loaded, and does not support "disk"
-    hint: remove `base.offload`, or compute on the processor with device = "cpu"
+    `base.offload`: the device `libtorch` copies weights before it computes with them, so that they cannot stay in their files ("disk")
+    hint: set base.offload = "host", or remove it
     "#);
 }

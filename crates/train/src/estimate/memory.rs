@@ -520,7 +520,11 @@ impl Subject<'_> {
             return (0, 0); // all of them are trained
         }
         if offload.is_some() {
-            return (self.base.bytes_at_a_time(), 0); // the run needs them at the same time
+            let kept = match offload {
+                Some(Offload::Host) if share.device.memory.is_main() => self.base.bytes_in_host(),
+                _ => 0,
+            };
+            return (kept + self.base.bytes_at_a_time(), 0); // the run needs them at the same time
         }
         let [bytes, mapped] = share.weights;
         let stays = share.device.memory.is_main();

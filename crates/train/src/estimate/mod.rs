@@ -9,6 +9,7 @@ mod memory;
 mod ranks;
 mod room;
 mod run;
+mod settings;
 mod shares;
 mod steps;
 mod time;
@@ -27,7 +28,7 @@ use simmer_model::{Recompute, Sharing};
 pub use load::Load;
 pub use memory::Parts;
 pub use ranks::{Network, OnRanks, Scaling};
-pub use room::{Room, parse_bytes};
+pub use room::{InHost, Room, parse_bytes};
 pub use run::RunTime;
 pub use shares::OnDevice;
 
@@ -35,8 +36,9 @@ use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
 use crate::prepared::of_adapter;
 use crate::ranks::RanksError;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::Recipe;
 use memory::Layers;
+use settings::Setting;
 use shares::{Share, TrainedParameters, fit, together};
 pub(crate) use steps::first_steps;
 
@@ -91,20 +93,14 @@ pub struct Estimate {
     /// The setting for weights that do not fit into the free memory beside the rest.
     #[serde(skip)]
     offloading: Option<String>,
+    /// Frozen weights that `base.offload` keeps in main memory for a device with memory of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_host: Option<InHost>,
     /// Trained parameters.
     #[serde(skip)]
     trained: usize,
     /// Whether each device has room.
     #[serde(skip)]
-    fits: bool,
-}
-
-/// A setting that needs less memory.
-struct Setting {
-    name: String,
-    /// The peak that it would have, in bytes.
-    peak: u64,
-    /// Whether it would fit into memory that is known.
     fits: bool,
 }
 
@@ -231,15 +227,18 @@ pub fn estimate(
         instead: Vec::new(),
         fitting: None,
         offloading: None,
+        in_host: None,
         trained,
         fits: subject.fit(&by_device, 1.0),
         devices: subject.by_device(&by_device),
         device: recipe.device.resolved()?,
     };
+    estimate.in_host = InHost::of(offload, base, &device, known.memory.is_none());
+    estimate.fits &= estimate.in_host.is_none_or(InHost::fits);
     let offloading = subject.offloading(&estimate, &device);
     estimate.offloading = offloading.as_ref().map(|setting| setting.name.clone());
     let instead = offloading.into_iter();
-    let instead: Vec<Setting> = instead.chain(subject.instead(&estimate)).collect();
+    let instead: Vec<Setting> = instead.chain(subject.instead(&estimate, &device)).collect();
     estimate.fitting = instead
         .iter()
         .find(|setting| setting.fits)
@@ -354,35 +353,6 @@ impl Subject<'_> {
             .collect()
     }
 
-    fn setting(&self, name: String, parts: &[Parts]) -> Setting {
-        Setting {
-            name,
-            peak: Parts::sum(parts).peak(),
-            fits: self.rooms.iter().all(Option::is_some) && self.fit(parts, 1.0),
-        }
-    }
-
-    /// `base.offload = "disk"`, if the weights do not fit into the free memory beside the rest: the system would then drop
-    /// pages that are needed soon.
-    fn offloading(&self, estimate: &Estimate, device: &Capabilities) -> Option<Setting> {
-        let room = estimate.room?;
-        let mapped = estimate.parts.mapped;
-        let shared = self.shares.len() > 1;
-        let fits = estimate.peak <= room.available;
-        if mapped == 0 || fits || shared || !self.base.can_offload(device) {
-            return None;
-        }
-        let (name, recompute) = match estimate.recompute {
-            Recompute::None => (
-                "base.offload = \"disk\", train.recompute = \"layer\"",
-                Recompute::Layer,
-            ),
-            kept => ("base.offload = \"disk\"", kept),
-        };
-        let parts = self.parts(&estimate.load, recompute, Some(Offload::Disk));
-        Some(self.setting(name.to_owned(), &parts))
-    }
-
     /// The time of a step on several devices that share the layers in equal parts, as a fraction of that on one which could hold
     /// the model: with M micro-batches and P devices, `(M + P - 1) / (M P)`. Not measured.
     fn waiting(&self, load: &Load) -> f64 {
@@ -412,40 +382,6 @@ impl Subject<'_> {
             }
             tokens /= 2;
         }
-    }
-
-    /// Settings that need less memory, the fastest first.
-    fn instead(&self, estimate: &Estimate) -> Vec<Setting> {
-        let mut settings = Vec::new();
-        let mut tokens = estimate.micro_batch_tokens;
-        let mut add = |name: String, tokens: usize, recompute| {
-            let load = estimate.load.within(tokens);
-            let parts = self.parts(&load, recompute, estimate.offload);
-            settings.push(self.setting(name, &parts));
-        };
-        let more = match estimate.recompute {
-            Recompute::None => &[("mlp", Recompute::Mlp), ("layer", Recompute::Layer)][..],
-            Recompute::Mlp => &[("layer", Recompute::Layer)],
-            Recompute::Layer => &[],
-        };
-        for (name, recompute) in more {
-            add(format!("train.recompute = \"{name}\""), tokens, *recompute);
-        }
-        while tokens > AUTO_LEAST && tokens / 2 >= estimate.load.longest {
-            tokens /= 2;
-            add(
-                format!("train.micro_batch_tokens = {tokens}"),
-                tokens,
-                estimate.recompute,
-            );
-            if estimate.recompute != Recompute::Layer {
-                let name =
-                    format!("train.micro_batch_tokens = {tokens}, train.recompute = \"layer\"");
-                add(name, tokens, Recompute::Layer);
-            }
-        }
-        settings.retain(|setting| (setting.peak as f64) < WORTHWHILE * estimate.peak as f64);
-        settings
     }
 }
 
@@ -504,46 +440,6 @@ impl Estimate {
     pub fn offloading(&self) -> Option<&str> {
         self.offloading.as_deref()
     }
-
-    /// What to do about a run that fits with no setting of `instead`: an instruction that depends on what takes most
-    /// of its memory.
-    pub fn otherwise(&self, recipe: &Recipe) -> String {
-        let parts = &self.parts;
-        let trained = parts.trained + parts.gradients + parts.optimizer;
-        let needed = parts.needed();
-        let frozen = parts.weights.saturating_sub(parts.mapped);
-        let rest = needed.saturating_sub(trained);
-        let available = self.room.map_or(0, |room| room.available);
-        match &recipe.method {
-            Method::Full(_) if trained > needed / 2 => {
-                "train an adapter, [method.lora], in place of all weights, or use a device with more memory".to_owned()
-            }
-            Method::Lora(lora) if trained > needed / 2 || (trained > needed / 8 && rest < available) => {
-                let fitting = available.saturating_sub(rest) as f64 / trained.max(1) as f64;
-                let rank = (lora.rank as f64 * fitting * 0.95) as usize;
-                let smaller = if rank > 0 {
-                    format!("set a smaller rank: about method.lora.rank = {rank} fits")
-                } else {
-                    "set a smaller rank (method.lora.rank)".to_owned()
-                };
-                format!("{smaller}; or adapt fewer modules (method.lora.targets)")
-            }
-            _ if frozen > needed / 2 && self.offload.is_none() && recipe.base.precision.is_some() => {
-                "remove base.precision, so that the weights stay in their files (with base.offload = \"disk\", two layers \
-                 are in memory at a time), or choose a smaller base model"
-                    .to_owned()
-            }
-            _ if frozen > needed / 2 => {
-                "choose a smaller base model, set base.precision = \"bf16\" if it is in f32, or use a device with \
-                 more memory"
-                    .to_owned()
-            }
-            _ if parts.activations + parts.workspace > needed / 2 => {
-                "shorten the rows (data.max_tokens), close other programs, or use a device with more memory".to_owned()
-            }
-            _ => "close other programs, choose a smaller base model, or use a device with more memory".to_owned(),
-        }
-    }
 }
 
 impl fmt::Display for Estimate {
@@ -565,6 +461,9 @@ impl fmt::Display for Estimate {
                 readable(room.available),
                 readable(room.total)
             )?;
+        }
+        if let Some(in_host) = self.in_host {
+            write!(f, "\n{in_host}")?;
         }
         for device in &self.devices {
             write!(f, "\n{device}")?;

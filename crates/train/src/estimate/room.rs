@@ -1,7 +1,11 @@
 //! The memory of a device.
 
+use std::fmt;
+
 use serde::Serialize;
-use simmer_kernels::Capabilities;
+use simmer_files::size::readable;
+use simmer_kernels::{Capabilities, Memory};
+use simmer_model::base::{Base, Offload};
 
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,6 +32,59 @@ impl Room {
             total: now.total,
             available: now.available,
         })
+    }
+}
+
+/// Frozen weights in main memory (`base.offload = "host"`), for a device with memory of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct InHost {
+    /// Their size.
+    pub bytes: u64,
+    /// Main memory, if it is known.
+    pub room: Option<Room>,
+}
+
+impl InHost {
+    /// Those of a base model; `here`: for a device of this machine.
+    pub(super) fn of(
+        offload: Option<Offload>,
+        base: &Base,
+        device: &Capabilities,
+        here: bool,
+    ) -> Option<Self> {
+        let needed = offload == Some(Offload::Host) && !device.memory.is_main();
+        let room = || {
+            let now = Memory::Main.now()?;
+            Some(Room {
+                total: now.total,
+                available: now.available,
+            })
+        };
+        needed.then(|| Self {
+            bytes: base.bytes_in_host(),
+            room: here.then(room).flatten(),
+        })
+    }
+
+    /// Whether they fit, as far as main memory is known.
+    pub(super) fn fits(self) -> bool {
+        self.room.is_none_or(|room| self.bytes <= room.available)
+    }
+}
+
+impl fmt::Display for InHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = readable(self.bytes);
+        write!(
+            f,
+            "{:<12} {bytes:>12}  frozen layers in main memory",
+            "host"
+        )?;
+        if let Some(room) = self.room {
+            let [available, total] = [room.available, room.total].map(readable);
+            write!(f, ", {available} free of {total}")?;
+        }
+        Ok(())
     }
 }
 

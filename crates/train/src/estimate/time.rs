@@ -6,7 +6,7 @@ use burn::tensor::{Distribution, Tensor};
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::family::Half;
 use simmer_checkpoint::layout::{ModuleKind, modules};
-use simmer_kernels::{FP8_STEP, FrozenWeight, QuantisedWeight, linear};
+use simmer_kernels::{FP8_STEP, FrozenWeight, StoredWeight, linear};
 use simmer_model::base::{Compute, Precision};
 use simmer_model::{Recompute, device};
 
@@ -185,7 +185,7 @@ fn as_multiplied(weight: Tensor<2>, compute: Compute) -> FrozenWeight {
     let are_steps = weight.dims().iter().all(|size| size % FP8_STEP == 0);
     if compute == Compute::Fp8 && are_steps {
         let device = weight.device();
-        FrozenWeight::Quantised(QuantisedWeight::fp8_of_dense(&weight.into_data(), &device))
+        FrozenWeight::Stored(StoredWeight::fp8_of_dense(&weight.into_data(), &device))
     } else {
         weight.into()
     }

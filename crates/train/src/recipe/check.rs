@@ -8,7 +8,7 @@ use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
 use simmer_model::Recompute;
 use simmer_model::adapter::AdapterError;
-use simmer_model::base::{BaseConfig, Compute};
+use simmer_model::base::{BaseConfig, Compute, Offload};
 
 use super::{Method, Recipe};
 use crate::config::Weights;
@@ -94,11 +94,12 @@ impl Recipe {
         }
     }
 
-    /// A base model in its files is frozen, and its layers compute one after the other in both directions.
+    /// A base model that is not in the memory of its device is frozen, and its layers compute one after the other in both
+    /// directions.
     fn check_offload(&self) -> Result<(), Problem> {
-        if self.base.offload.is_none() {
+        let Some(offload) = self.base.offload else {
             return Ok(());
-        }
+        };
         let problem = |why: &str, hint: &str| {
             let problem = Problem::new("base.offload", why);
             Err(problem.with_hint(Some(hint.to_owned())))
@@ -116,7 +117,7 @@ impl Recipe {
                 format!("expected one device in `device`, found {count} that share the layers");
             return problem(&why, "remove base.offload, or name one device");
         }
-        if self.base.init.is_some() {
+        if self.base.init.is_some() && offload == Offload::Disk {
             let why = "cannot be combined with `base.init`: random weights are in no file";
             return problem(why, "remove base.offload");
         }

@@ -15,7 +15,7 @@ pub(super) fn shape(path: &str) -> Option<String> {
         }
         "train.early_stop" => "write early_stop = { patience = 3 }",
         "train.recompute" => "write recompute = \"layer\", \"mlp\" or \"none\"",
-        "base.offload" => "write offload = \"disk\", or leave it out",
+        "base.offload" => "write offload = \"disk\" or \"host\", or leave it out",
         "train.guard" => "write guard = { not_finite = \"skip\" }, or leave it out",
         "train.learning_rate" => "write learning_rate = 1e-4, for example",
         "data" => {

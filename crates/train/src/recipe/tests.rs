@@ -444,7 +444,7 @@ fn a_base_model_in_its_files_needs_layers_one_by_one() {
     ");
     insta::assert_snapshot!(said("\"disk\"", "true"), @r#"
     r.toml: line 4, column 11: `base.offload`: expected a name or a table
-    hint: write offload = "disk", or leave it out
+    hint: write offload = "disk" or "host", or leave it out
     "#);
     for recompute in ["train.recompute=layer", "train.recompute=mlp"] {
         let recipe = parse(&text, &[recompute]).unwrap();

@@ -6,7 +6,7 @@ use tch::Device;
 use super::*;
 use crate::devices::{self, on};
 use crate::{
-    FrozenWeight, LowRank, QuantisedWeight, linear, linear_reference, lora_linear,
+    FrozenWeight, LowRank, StoredWeight, linear, linear_reference, lora_linear,
     lora_linear_reference, lora_linears,
 };
 
@@ -203,7 +203,7 @@ fn random(shape: [usize; 2]) -> BurnTensor<2> {
 
 fn in_fp8(weight: &BurnTensor<2>) -> FrozenWeight {
     let data = weight.to_data();
-    FrozenWeight::Quantised(QuantisedWeight::fp8_of_dense(&data, &burn_device()))
+    FrozenWeight::Stored(StoredWeight::fp8_of_dense(&data, &burn_device()))
 }
 
 /// `|found - expected| / |expected|`, of all elements together.

@@ -78,7 +78,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     key(
         "offload_folder offload_dir offload_param offload_params cpu_offload",
         "base.offload",
-        "`\"disk\"` leaves frozen weights in their files until a layer needs them",
+        "`\"disk\"` leaves frozen weights in their files until a layer needs them; `\"host\"`, on a GPU, in main memory",
     ),
     // adapters
     key(

@@ -1,4 +1,4 @@
-//! A quantised weight on a device.
+//! A frozen weight that is no tensor of Burn.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,41 +10,45 @@ use burn_flex::FlexTensor;
 use simmer_blocks::Quantised;
 
 #[cfg(feature = "libtorch")]
+use super::copied::CopiedWeight;
+#[cfg(feature = "libtorch")]
 use super::fp8::Fp8Weight;
+#[cfg(feature = "libtorch")]
+use super::libtorch::{Matrix, TorchWeight, dense_on};
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor};
 use crate::product::widen_row;
 use crate::threads;
 
-/// A quantised weight on a device. Clones share it.
+/// A frozen weight that is no tensor of Burn: quantised, or in main memory and on its device only while it is used. Clones share it.
 #[derive(Clone)]
-pub struct QuantisedWeight(Arc<Parts>);
+pub struct StoredWeight(Arc<Parts>);
 
 enum Parts {
-    /// In the processor's memory.
+    /// Quantised, in the processor's memory.
     Host(Quantised),
     /// In tensors of libtorch.
     #[cfg(feature = "libtorch")]
-    Torch(super::libtorch::Matrix),
-    /// In tensors of libtorch, for products in fp8.
+    Torch(Arc<TorchWeight>),
+    /// In main memory, and copied to tensors of libtorch.
     #[cfg(feature = "libtorch")]
-    Fp8(Fp8Weight),
+    Copied(CopiedWeight),
 }
 
-impl fmt::Debug for QuantisedWeight {
+impl fmt::Debug for StoredWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.kind(), self.shape())
     }
 }
 
-impl QuantisedWeight {
+impl StoredWeight {
     /// A quantised matrix on a device. On the processor it stays where it is, mapped from its file for
     /// instance.
     pub fn new(matrix: Quantised, device: &Device) -> Self {
         #[cfg(feature = "libtorch")]
         if let Some(device) = crate::backends::torch_device(device) {
-            let matrix = super::libtorch::Matrix::on(device, &matrix);
-            return Self(Arc::new(Parts::Torch(matrix)));
+            let matrix = Matrix::on(device, &matrix);
+            return Self::on_torch(TorchWeight::Quantised(matrix));
         }
         let _ = device;
         Self(Arc::new(Parts::Host(matrix)))
@@ -61,8 +65,7 @@ impl QuantisedWeight {
     pub fn fp8_of_dense(weight: &TensorData, device: &Device) -> Self {
         #[cfg(feature = "libtorch")]
         if let Some(device) = crate::backends::torch_device(device) {
-            let weight = super::libtorch::dense_on(device, weight);
-            return Self(Arc::new(Parts::Fp8(Fp8Weight::of(&weight))));
+            return Self::fp8_of(&dense_on(device, weight));
         }
         let _ = weight;
         no_fp8(device)
@@ -75,11 +78,26 @@ impl QuantisedWeight {
     pub fn fp8_of_quantised(matrix: &Quantised, device: &Device) -> Self {
         #[cfg(feature = "libtorch")]
         if let Some(device) = crate::backends::torch_device(device) {
-            let weight = super::libtorch::Matrix::on(device, matrix).widened(tch::Kind::Float);
-            return Self(Arc::new(Parts::Fp8(Fp8Weight::of(&weight))));
+            return Self::fp8_of(&Matrix::on(device, matrix).widened(tch::Kind::Float));
         }
         let _ = matrix;
         no_fp8(device)
+    }
+
+    #[cfg(feature = "libtorch")]
+    fn fp8_of(weight: &tch::Tensor) -> Self {
+        Self::on_torch(TorchWeight::Fp8(Arc::new(Fp8Weight::of(weight))))
+    }
+
+    #[cfg(feature = "libtorch")]
+    fn on_torch(weight: TorchWeight) -> Self {
+        Self(Arc::new(Parts::Torch(Arc::new(weight))))
+    }
+
+    /// A weight in main memory, which is copied to its device.
+    #[cfg(feature = "libtorch")]
+    pub(super) fn copied(weight: CopiedWeight) -> Self {
+        Self(Arc::new(Parts::Copied(weight)))
     }
 
     /// Rows and columns.
@@ -87,20 +105,20 @@ impl QuantisedWeight {
         match &*self.0 {
             Parts::Host(matrix) => matrix.shape(),
             #[cfg(feature = "libtorch")]
-            Parts::Torch(matrix) => matrix.shape(),
+            Parts::Torch(weight) => weight.shape(),
             #[cfg(feature = "libtorch")]
-            Parts::Fp8(weight) => weight.shape(),
+            Parts::Copied(weight) => weight.kept().shape(),
         }
     }
 
-    /// The name of the type, such as `nf4` or `Q4_K`.
+    /// The name of the type, such as `nf4`, `Q4_K` or `bf16`.
     pub fn kind(&self) -> &'static str {
         match &*self.0 {
             Parts::Host(matrix) => matrix.kind(),
             #[cfg(feature = "libtorch")]
-            Parts::Torch(matrix) => matrix.kind(),
+            Parts::Torch(weight) => weight.kind(),
             #[cfg(feature = "libtorch")]
-            Parts::Fp8(_) => "fp8",
+            Parts::Copied(weight) => weight.kept().kind(),
         }
     }
 
@@ -113,9 +131,9 @@ impl QuantisedWeight {
         match &*self.0 {
             Parts::Host(matrix) => matrix.bytes(),
             #[cfg(feature = "libtorch")]
-            Parts::Torch(matrix) => matrix.bytes(),
+            Parts::Torch(weight) => weight.bytes(),
             #[cfg(feature = "libtorch")]
-            Parts::Fp8(weight) => weight.bytes(),
+            Parts::Copied(weight) => weight.kept().bytes(),
         }
     }
 
@@ -127,9 +145,31 @@ impl QuantisedWeight {
         match &*self.0 {
             Parts::Host(matrix) => matrix,
             #[cfg(feature = "libtorch")]
-            Parts::Torch(_) | Parts::Fp8(_) => {
+            Parts::Torch(_) | Parts::Copied(_) => {
                 panic!("a weight on libtorch is used on another device")
             }
+        }
+    }
+
+    /// The weight in tensors of libtorch, on its device.
+    ///
+    /// # Panics
+    /// If the matrix was placed elsewhere.
+    #[cfg(feature = "libtorch")]
+    pub(super) fn torch(&self) -> Arc<TorchWeight> {
+        match &*self.0 {
+            Parts::Torch(weight) => weight.clone(),
+            Parts::Copied(weight) => weight.there(),
+            Parts::Host(_) => panic!("{ELSEWHERE}"),
+        }
+    }
+
+    /// The copies of a weight in main memory.
+    #[cfg(feature = "libtorch")]
+    pub(super) fn as_copied(&self) -> Option<&CopiedWeight> {
+        match &*self.0 {
+            Parts::Copied(weight) => Some(weight),
+            Parts::Host(_) | Parts::Torch(_) => None,
         }
     }
 
@@ -142,11 +182,7 @@ impl QuantisedWeight {
     /// If the matrix was placed elsewhere.
     #[cfg(feature = "libtorch")]
     pub(crate) fn torch_widened(&self, kind: tch::Kind) -> tch::Tensor {
-        match &*self.0 {
-            Parts::Torch(matrix) => matrix.widened(kind),
-            Parts::Fp8(weight) => weight.widened(kind),
-            Parts::Host(_) => panic!("{ELSEWHERE}"),
-        }
+        self.torch().widened(kind)
     }
 
     /// Some rows in f32, in a tensor of libtorch.
@@ -158,19 +194,24 @@ impl QuantisedWeight {
     /// If the matrix was placed elsewhere.
     #[cfg(feature = "libtorch")]
     pub(crate) fn torch_rows(&self, ids: &tch::Tensor) -> tch::Tensor {
-        match &*self.0 {
-            Parts::Torch(matrix) => matrix.rows(ids),
-            Parts::Fp8(weight) => weight.rows(ids),
-            Parts::Host(_) => panic!("{ELSEWHERE}"),
-        }
+        self.torch().rows(ids)
     }
 
     /// The weight for products in fp8, if it is one.
     #[cfg(feature = "libtorch")]
-    pub(crate) fn fp8(&self) -> Option<&Fp8Weight> {
-        match &*self.0 {
-            Parts::Fp8(weight) => Some(weight),
-            Parts::Host(_) | Parts::Torch(_) => None,
+    pub(crate) fn fp8(&self) -> Option<Arc<Fp8Weight>> {
+        let kept = match &*self.0 {
+            Parts::Host(_) => return None,
+            Parts::Torch(weight) => weight,
+            Parts::Copied(weight) => weight.kept(),
+        };
+        // only then copied to the device
+        if !matches!(kept, TorchWeight::Fp8(_)) {
+            return None;
+        }
+        match &*self.torch() {
+            TorchWeight::Fp8(weight) => Some(weight.clone()),
+            TorchWeight::Dense(_) | TorchWeight::Quantised(_) => None,
         }
     }
 }
@@ -186,7 +227,7 @@ fn no_fp8(device: &Device) -> ! {
 ///
 /// # Shapes
 /// `rows`: `[T]`. Result: `[T, C]`.
-pub(super) fn rows_on_flex(weight: &QuantisedWeight, rows: FlexTensor) -> FlexTensor {
+pub(super) fn rows_on_flex(weight: &StoredWeight, rows: FlexTensor) -> FlexTensor {
     let matrix = weight.host();
     let [_, columns] = matrix.shape();
     let rows = contiguous(Flex::int_cast(rows, IntDType::I64));
