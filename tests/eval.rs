@@ -705,6 +705,38 @@ fn what_is_wrong_is_said() {
     ");
     insta::assert_snapshot!(wrong(&["--tasks", "crows_pairs", "--shots", "2"]), @"error: task `crows_pairs`: 2 few-shot examples requested, but the task has none");
     insta::assert_snapshot!(wrong(&[]), @"error: no task given; use --tasks NAME,..., --suite NAME or --file FILE");
+    std::fs::write(
+        folder.path().join("rows.jsonl"),
+        r#"{"instruction": "a", "output": "b"}"#,
+    )
+    .unwrap();
+    let file =
+        |more: &[&str]| wrong(&[&["--file", "rows.jsonl", "--template", "alpaca"], more].concat());
+    insta::assert_snapshot!(file(&["--shots", "2"]), @"
+    error: --shots would not be used: the rows of --file have no few-shot examples, and one form of prompts and metrics
+    hint: remove --shots
+    ");
+    insta::assert_snapshot!(file(&["--chat"]), @"
+    error: --chat would not be used: none of the tasks generates answers
+    hint: remove --chat; --template chat applies the chat template to the rows of --file
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--samples", "4"]), @"
+    error: --samples would not be used: none of the tasks generates answers
+    hint: remove --samples
+    ");
+    std::fs::write(folder.path().join("mine.md"), "# Mine\n").unwrap();
+    insta::assert_snapshot!(file(&["--markdown", "mine.md"]), @"
+    error: --markdown: mine.md exists and was not written by simmer; it is not overwritten
+    hint: name another file with --markdown, or remove it
+    ");
+    insta::assert_snapshot!(file(&["--html", "rows.jsonl"]), @"
+    error: --html: rows.jsonl exists and was not written by simmer; it is not overwritten
+    hint: name another file with --html, or remove it
+    ");
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("mine.md")).unwrap(),
+        "# Mine\n"
+    );
     let rows = data().join("mc/piqa_valid.jsonl");
     let mut task = String::from("about = \"mine\"\nfiles = [\"mc/piqa_valid.jsonl\"]\n");
     task += "[choice]\nprompt = \"{{ gaol }}\"\nchoices = \"choices\"\nanswer = \"label\"\nmetrics = [\"acc\"]\n";
@@ -744,6 +776,49 @@ fn rows_that_are_too_long_are_counted() {
         table.contains("mmlu: 3 of 3 rows are longer than"),
         "{table}"
     );
+}
+
+/// The answer stands at the end of its row, so that it is scored whatever the row loses at its start.
+#[test]
+fn answers_of_rows_that_are_too_long_are_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |words: usize, answer: &str| {
+        let text = "one two three ".repeat(words);
+        serde_json::json!({ "instruction": text, "output": answer }).to_string() + "\n"
+    };
+    let evaluate = |rows: &str, new_tokens: &str| {
+        std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+        let args = [
+            "--file",
+            "rows.jsonl",
+            "--template",
+            "alpaca",
+            "--json",
+            "--overwrite",
+        ];
+        let args = [&args[..], &["--max-new-tokens", new_tokens]].concat();
+        let output = eval(folder.path(), &args);
+        assert!(output.status.success(), "{}", said(&output));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let task = &report["tasks"][0];
+        let loss = &task["metrics"][0];
+        assert_eq!(loss["metric"], "loss");
+        let mean = &loss["means"][0];
+        (
+            task["cut"][0].clone(),
+            mean["rows"].clone(),
+            mean["value"].clone(),
+        )
+    };
+    let (cut, rows, loss) = evaluate(&row(2000, "The end of it."), "0");
+    assert_eq!((cut, rows), (1.into(), 1.into()));
+    // what the model does not read changes nothing
+    let (cut, _, other) = evaluate(&row(3000, "The end of it."), "0");
+    assert_eq!((cut, &other), (1.into(), &loss));
+    let (cut, _, other) = evaluate(&row(2000, "The end of it."), "4");
+    assert_eq!((cut, &other), (1.into(), &loss));
+    let (cut, rows, _) = evaluate(&(row(2, "A short one.") + &row(2000, "The end.")), "4");
+    assert_eq!((cut, rows), (1.into(), 2.into()));
 }
 
 #[test]

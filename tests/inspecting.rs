@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
+use serde_json::Value;
 use simmer_model::adapter::difference::difference;
 use simmer_model::adapter::inspect::inspect;
 
@@ -135,6 +136,39 @@ fn differences_equal_numpys() {
             }
         }
     }
+}
+
+/// DoRA's magnitudes are a part of an adapter, though not of its low-rank updates.
+#[test]
+fn magnitudes_are_compared() {
+    let folder = golden::adapter_folder("tied-gqa", "dora");
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+    }
+    let file = copy.path().join("adapter_model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let (key, tensor) = tensors
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(key, _)| key.contains("lora_magnitude_vector"))
+        .unwrap();
+    assert_eq!(tensor["dtype"], "F32");
+    let place = |at: usize| 8 + header + tensor["data_offsets"][at].as_u64().unwrap() as usize;
+    for value in bytes[place(0)..place(1)].chunks_exact_mut(4) {
+        let old = f32::from_le_bytes(value.try_into().unwrap());
+        value.copy_from_slice(&(3.0 * old).to_le_bytes());
+    }
+    std::fs::write(&file, bytes).unwrap();
+    let found = difference(&folder, copy.path()).unwrap();
+    assert!(!found.same_tensors);
+    assert_eq!(found.whole.len(), 1);
+    assert_eq!(found.whole[0].key, *key);
+    // ‖3m - m‖ / ‖3m‖
+    assert!((found.whole[0].distance.unwrap() - 2.0 / 3.0).abs() < 1e-6);
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn main_memory_is_suggested_where_the_weights_do_not_fit_on_a_gpu() {
     let rest = 4 * (1536 * 1024 + 5 * 1024);
     assert_eq!(host.in_host.unwrap().bytes, 24 * layer);
     assert_eq!(host.parts.weights, 2 * layer + rest);
-    let line = "\nhost              1.5 GiB  frozen layers in main memory\n";
+    let line = "\nhost             1.50 GiB  frozen layers in main memory";
     assert!(host.to_string().contains(line), "{host}");
     assert_eq!(whole.in_host, None);
 }

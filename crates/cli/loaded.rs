@@ -202,14 +202,15 @@ impl Loaded {
             && let Some(trained_on) = opened.as_ref().and_then(quantised_in_training)
             && found
                 .checkpoint()
-                .is_some_and(|stored| stored.first_quantised().is_none())
+                .is_some_and(|stored| stored.most_quantised().is_none())
         {
             output::note(&format!(
-                "the adapter was trained on this model in {trained_on}; with --precision bf16 its weights stay in bf16"
+                "the adapter was trained on this model in {trained_on}; with --precision {} its weights are used as they are",
+                found.precision().name()
             ));
             base.precision = Some(trained_on.precision);
             base.double_quant = trained_on.double_quant;
-            found = base.open()?;
+            found.set_quantised(trained_on);
         }
         let placement = found.placed(devices)?;
         if let Some(shares) = placement.text() {

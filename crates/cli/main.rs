@@ -16,6 +16,7 @@ mod local_model;
 mod local_ranks;
 mod new_file;
 mod output;
+mod page_file;
 mod profile;
 mod progress;
 mod side_by_side;

@@ -11,6 +11,12 @@ use crate::commands::Train;
 /// Commands that read a recipe.
 const OF_RECIPES: [&str; 4] = ["train", "estimate", "show", "data"];
 
+/// The value of an option that counts something.
+pub(crate) fn one_or_more(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a number from 1 on".to_owned())
+}
+
 /// The command line; ends the program if it is wrong, or asks for help.
 pub(crate) fn parse() -> Cli {
     let read = negative_numbers(Cli::command()).try_get_matches();

@@ -166,7 +166,7 @@ impl Checkpoint {
     }
 
     /// The quantised type that most of the quantised weights are stored in, and the key of the first of these.
-    pub fn first_quantised(&self) -> Option<(&str, &'static str)> {
+    pub fn most_quantised(&self) -> Option<(&str, &'static str)> {
         let quantised = || {
             let weights = self.tensors.iter();
             weights.filter_map(|(name, stored)| Some((name.as_str(), stored.quantised_type()?)))

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Conversation, Message, Role, Template};
+use simmer_files::size::counted;
 use simmer_model::{KvCache, Sampling, Stop};
 
 use super::generate::AnswerArgs;
@@ -209,7 +210,16 @@ impl Talk<'_> {
                 failure
             }
         })?;
-        Ok(prompt_tokens(&prompt, &self.loaded.tokenizer)?)
+        let tokens = prompt_tokens(&prompt, &self.loaded.tokenizer)?;
+        let limit = self.loaded.model.config().max_position_embeddings;
+        if has_answer && tokens.len() > limit {
+            let text = format!(
+                "the conversation has {} with this message, the model takes {limit} (max_position_embeddings)",
+                counted(tokens.len(), "token")
+            );
+            return Err(Failure::new(text).with_hint("/reset starts a new conversation"));
+        }
+        Ok(tokens)
     }
 }
 

@@ -16,7 +16,6 @@ use simmer_eval::{
     Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Suite, Task,
 };
 use simmer_files::size::{counted, duration};
-use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
@@ -29,7 +28,8 @@ use crate::commands::fields::Names;
 use crate::commands::row_hints::hinted;
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{ComputeArgs, Loaded};
-use crate::{hub, interrupt, output, progress};
+use crate::usage::one_or_more;
+use crate::{hub, interrupt, output, page_file, progress};
 
 /// Evaluate a base model and its adapters on tasks
 ///
@@ -76,13 +76,13 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "N", default_value_t = 128, requires = "file")]
     max_new_tokens: usize,
     /// Use only the first N rows of each task
-    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    #[arg(long, value_name = "N", value_parser = one_or_more, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
     /// Number of few-shot examples. Default: set by the task
     #[arg(long, value_name = "K")]
     shots: Option<usize>,
     /// Sample K answers per question of a generation task and also score the most frequent one (maj@K)
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = one_or_more)]
     samples: Option<usize>,
     /// Sampling temperature of --samples
     #[arg(long, value_name = "T", default_value_t = 0.7, requires = "samples")]
@@ -151,6 +151,7 @@ impl Eval {
         let Some(path) = &self.base else {
             bail!("--base MODEL is required; --list lists the tasks");
         };
+        self.check_files()?;
         let base = self.computing.base(path);
         let answering = Arc::new(AtomicBool::new(false));
         let stop = interrupt::flag(
@@ -256,7 +257,35 @@ impl Eval {
             Measure::new(&task)?.check(&questions)?;
             asked.push(Asked { task, questions });
         }
+        self.check_used(&asked)?;
         Ok(asked)
+    }
+
+    /// Refuses options that none of the tasks uses.
+    fn check_used(&self, asked: &[Asked]) -> Result<(), Failure> {
+        let only_file = self.tasks.is_empty() && self.suite.is_none();
+        let generates = asked.iter().any(|asked| asked.task.generation.is_some());
+        let of_tasks =
+            "the rows of --file have no few-shot examples, and one form of prompts and metrics";
+        let of_texts = "none of the tasks generates answers";
+        let unused = [
+            ("--shots", only_file && self.shots.is_some(), of_tasks),
+            ("--protocol", only_file && self.protocol.is_some(), of_tasks),
+            ("--samples", !generates && self.samples.is_some(), of_texts),
+            ("--chat", !generates && self.chat, of_texts),
+        ];
+        match unused.into_iter().find(|(_, unused, _)| *unused) {
+            None => Ok(()),
+            Some((option, _, why)) => {
+                let hint = if option == "--chat" && only_file {
+                    "remove --chat; --template chat applies the chat template to the rows of --file"
+                        .to_owned()
+                } else {
+                    format!("remove {option}")
+                };
+                Err(Failure::new(format!("{option} would not be used: {why}")).with_hint(hint))
+            }
+        }
     }
 
     /// The tasks of a suite whose files are there, except those of --tasks. Says which are missing.
@@ -512,14 +541,23 @@ impl Eval {
         })
     }
 
+    /// Checks the files that are written in the end, before the work.
+    fn check_files(&self) -> Result<(), Failure> {
+        let files = [(&self.markdown, "--markdown"), (&self.html, "--html")];
+        for (path, option) in files {
+            if let Some(path) = path {
+                page_file::check(path, option)?;
+            }
+        }
+        Ok(())
+    }
+
     fn show(&self, report: &Report) -> Result<(), Failure> {
-        let write =
-            |path: &Path, text: String| write_file(path, |file| file.write_all(text.as_bytes()));
         if let Some(path) = &self.markdown {
-            write(path, report::markdown(report))?;
+            page_file::write(path, &report::markdown(report))?;
         }
         if let Some(path) = &self.html {
-            write(path, report::html(report)?)?;
+            page_file::write(path, &report::html(report)?)?;
         }
         if self.json {
             return output::json(report);

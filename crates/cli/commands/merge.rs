@@ -124,15 +124,17 @@ impl Merge {
         let bases = self.bases.choose(&base, trained_on)?;
         let base = &bases.target.path;
         let saved = tempfile::tempdir()?;
+        let base_tokens = tokenizer::tokens(base);
         let merged = tokenizer::of_merge(
             base,
-            weighted::with_tokenizer(base, &folders)?,
+            weighted::with_tokenizer(base, base_tokens, &folders)?,
             saved.path(),
         )?;
         let options = MergeOptions {
             dtype: self.dtype,
             max_shard_bytes: self.max_shard_size,
             tokenizer: merged.files.as_deref(),
+            base_tokens,
             eos: merged.eos.as_deref(),
             quantised: bases.target.on_load,
             other: bases.other(),

@@ -286,8 +286,25 @@ fn spelling(tokenizer: &Loaded, id: u32) -> String {
     tokenizer.token(id).unwrap_or_default()
 }
 
+/// Checks that a folder is new or empty: the files of a tokenizer that is in use are not overwritten.
+fn check_new(out: &Path) -> Result<(), Failure> {
+    let is_free = match out.read_dir() {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => out.symlink_metadata().is_err(),
+    };
+    if is_free {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: already exists and is not an empty folder",
+        out.display()
+    );
+    Err(Failure::new(text).with_hint("name another folder with --out"))
+}
+
 impl Train {
     fn run(self) -> Result<(), Failure> {
+        check_new(&self.out)?;
         let mut texts = Vec::new();
         for file in &self.files {
             for row in format::read(file, Some(Format::Text))? {

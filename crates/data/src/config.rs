@@ -9,7 +9,7 @@ use crate::bad::{BadRows, OnBad};
 use crate::conversation::Conversation;
 use crate::error::DataError;
 use crate::example::{Limits, Overlong};
-use crate::file::{Found, SampleBy, split_files};
+use crate::file::{Found, SampleBy, is_text, split_files};
 use crate::format::{Fields, Format, Reader, Reading};
 use crate::lint::LintConfig;
 use crate::template::{Template, TrainOn};
@@ -189,7 +189,17 @@ impl SourceConfig {
             sample_by: self.sample_by,
             skip_bad: on_bad != OnBad::Stop,
         };
-        Reader::open(&self.files()?, &reading)
+        let files = self.files()?;
+        if !self.sample_by.is_line() && !files.iter().any(|file| is_text(file)) {
+            return Err(DataError::Config {
+                key: "sample_by",
+                problem: format!(
+                    "only text files (.txt) are read by it, and {} has none",
+                    self.path.display()
+                ),
+            });
+        }
+        Reader::open(&files, &reading)
     }
 }
 

@@ -89,6 +89,14 @@ pub enum DataError {
         /// What is wrong there.
         what: String,
     },
+    /// Two columns of a typed file have one name.
+    #[error("{}: duplicate column `{column}`", path.display())]
+    TwoColumns {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        column: String,
+    },
     /// The file is not valid Parquet.
     #[error("{}: invalid Parquet after row {rows}: {what}", path.display())]
     Parquet {
@@ -260,6 +268,9 @@ impl Hint for DataError {
             DataError::Parquet { .. } | DataError::Arrow { .. } => Some(
                 "download the file again, or save it anew; it is damaged, or not of this type".into(),
             ),
+            DataError::TwoColumns { .. } => {
+                Some("rename one of the columns, or save the file without it".into())
+            }
             DataError::NoSplit { .. } => Some("name a file, or the files by a pattern such as `rows/*.jsonl`".into()),
             DataError::LfsPointer { .. } => Some(simmer_files::LFS_HINT.into()),
             DataError::SeveralLists { .. } => {

@@ -68,6 +68,8 @@ pub enum Kind {
     Encoding,
     /// Invisible characters.
     Invisible,
+    /// Validation rows that are also training rows.
+    TrainedValidation,
     /// Copies of an earlier conversation.
     Duplicates,
     /// Copies of an earlier question with a different answer.
@@ -96,7 +98,7 @@ const BREAKAGE: [Severity; 2] = [Severity::Error; 2];
 
 impl Kind {
     /// Every kind, in the order in which they are reported.
-    pub const ALL: [Kind; 25] = [
+    pub const ALL: [Kind; 26] = [
         Kind::EndToken,
         Kind::EndMissing,
         Kind::TurnEndMissing,
@@ -118,6 +120,7 @@ impl Kind {
         Kind::LostFields,
         Kind::Encoding,
         Kind::Invisible,
+        Kind::TrainedValidation,
         Kind::Duplicates,
         Kind::ConflictingAnswers,
         Kind::NearDuplicates,
@@ -271,6 +274,12 @@ impl Kind {
                 severities: ODDITY,
                 means: "invisible characters: zero-width, or changing the text direction",
                 remedy: "remove them unless the script needs them",
+            },
+            Kind::TrainedValidation => &Spec {
+                name: "trained_validation",
+                severities: ODDITY,
+                means: "the validation row is trained on as well: the validation loss does not show whether the model overfits",
+                remedy: "remove it from the training rows or the validation rows, or hold out training rows: validation = { fraction = 0.05 }",
             },
             Kind::Duplicates => &Spec {
                 name: "duplicates",

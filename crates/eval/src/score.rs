@@ -28,21 +28,29 @@ impl Row {
         self.asked.iter().filter(|asked| **asked).count()
     }
 
-    /// The tokens of a pair, truncated at the start to `limit + 1`: the model reads at most `limit` tokens, and the last token is
-    /// only predicted.
+    /// Tokens, truncated at the start to `limit + 1`: the model reads at most `limit` tokens, and the last token is only predicted.
+    pub(crate) fn from_end(tokens: &[u32], asked: &[bool], limit: usize) -> Self {
+        let cut = tokens.len().saturating_sub(limit + 1);
+        let mut asked = asked[cut..].to_vec();
+        if let Some(first) = asked.first_mut() {
+            *first = false;
+        }
+        Self {
+            tokens: tokens[cut..].to_vec(),
+            asked,
+            cut,
+        }
+    }
+
+    /// The tokens of a pair, truncated as in [`Self::from_end`].
     pub(crate) fn of(
         pair: &Pair,
         tokenizer: &Tokenizer,
         limit: usize,
     ) -> Result<Self, TokenizerError> {
         let (tokens, context) = tokens(pair, tokenizer)?;
-        let cut = tokens.len().saturating_sub(limit + 1);
-        let asked = (cut..tokens.len()).map(|place| place >= context.max(cut + 1));
-        Ok(Self {
-            asked: asked.collect(),
-            tokens: tokens[cut..].to_vec(),
-            cut,
-        })
+        let asked: Vec<bool> = (0..tokens.len()).map(|place| place >= context).collect();
+        Ok(Self::from_end(&tokens, &asked, limit))
     }
 }
 

@@ -165,6 +165,9 @@ impl Report {
             );
         }
         let ended = match self.ended {
+            Ended::Target if self.rows == 0 => {
+                "the target of instructions is reached, and nothing is left of them"
+            }
             Ended::Target => "the target is reached",
             Ended::MaxBatches => "max_batches was reached before the target",
             Ended::Patience => "nothing was kept of the last batches (patience)",

@@ -72,6 +72,8 @@ pub struct Linter {
     specials: Specials,
     sets: Fingerprint,
     end_token: Option<String>,
+    /// The number of sources of training rows; those after them are of validation rows.
+    training: usize,
     /// The number of rows of each source.
     rows: BTreeMap<usize, usize>,
     tallies: BTreeMap<Kind, Tally>,
@@ -118,6 +120,7 @@ impl Linter {
             meanings,
             specials: Specials::of(tokenizer),
             sets,
+            training: usize::MAX,
             rows: BTreeMap::new(),
             tallies: BTreeMap::new(),
             contaminated: BTreeMap::new(),
@@ -138,7 +141,11 @@ impl Linter {
     /// The linter for a `[data]` table. The table's values are checked first.
     fn of(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Linter, DataError> {
         config.check()?;
-        Linter::new(&config.lint, tokenizer)
+        let linter = Linter::new(&config.lint, tokenizer)?;
+        Ok(Linter {
+            training: config.train.len(),
+            ..linter
+        })
     }
 
     /// The report on all rows.
@@ -249,7 +256,9 @@ impl Inspect for Linter {
         }
         self.targets += targets;
         self.cut_targets += cut_targets;
-        let repeats = self.seen.add(source, &origin, keys);
+        let repeats = self
+            .seen
+            .add(source, source >= self.training, &origin, keys);
         found.extend(repeats.filter(|(kind, _)| self.on(*kind)));
         for (kind, what) in found {
             self.tallies

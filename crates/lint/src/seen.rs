@@ -153,6 +153,8 @@ pub(super) struct Seen {
 
 struct Row {
     source: usize,
+    /// Whether it is a validation row.
+    validates: bool,
     origin: Origin,
     excerpt: Box<str>,
 }
@@ -180,6 +182,7 @@ impl Seen {
     pub(super) fn add(
         &mut self,
         source: usize,
+        validates: bool,
         origin: &Origin,
         keys: Keys,
     ) -> Option<(Kind, String)> {
@@ -190,6 +193,7 @@ impl Seen {
         let row = self.rows.len() as u32;
         self.rows.push(Row {
             source,
+            validates,
             origin: origin.clone(),
             excerpt: keys.excerpt.as_str().into(),
         });
@@ -208,6 +212,10 @@ impl Seen {
         };
         let earlier = &self.rows[earlier as usize];
         let place = earlier.seen_from(origin);
+        if kind == Kind::Duplicates && validates && !earlier.validates {
+            let what = format!("same as the training row, {place}: {}", earlier.excerpt);
+            return Some((Kind::TrainedValidation, what));
+        }
         Some((kind, format!("same as {place}: {}", earlier.excerpt)))
     }
 

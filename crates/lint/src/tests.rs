@@ -48,6 +48,8 @@ struct Bench {
     template: &'static str,
     limits: Limits,
     config: LintConfig,
+    /// The number of training rows; those after them are of a validation source.
+    training: usize,
 }
 
 impl Bench {
@@ -57,12 +59,14 @@ impl Bench {
             template,
             limits: WHOLE,
             config: LintConfig::default(),
+            training: usize::MAX,
         }
     }
 
     fn report(&self, rows: &[Conversation]) -> LintReport {
         let template = Template::named(self.template, &self.tokenizer).unwrap();
         let mut linter = Linter::new(&self.config, &self.tokenizer).unwrap();
+        linter.training = 1;
         let file: Arc<Path> = Arc::from(Path::new("rows.json"));
         for (row, number) in rows.iter().zip(1..) {
             let mut row = row.clone();
@@ -80,7 +84,7 @@ impl Bench {
                 rendered: &rendered,
                 outcomes: &[outcome],
             });
-            linter.add(0, found.unwrap());
+            linter.add(usize::from(number > self.training), found.unwrap());
         }
         linter.finish()
     }
@@ -364,6 +368,20 @@ fn odd_characters_are_shown_where_they_stand() {
 }
 
 #[test]
+fn validation_rows_that_are_trained_on_are_no_plain_duplicates() {
+    let row = |what: &str| instruction(&format!("Where does the {what} end?"), "", "In the sea.");
+    let rows = ["Seine", "Rhine", "Seine", "Rhine", "Loire", "Loire"].map(row);
+    let mut bench = Bench::new("chat");
+    bench.training = 3;
+    bench.config.allow = vec![Kind::NearDuplicates];
+    insta::assert_snapshot!(bench.found(&rows), @"
+    trained_validation: row 4: same as the training row, row 2: `Where does the Rhine end?`
+    duplicates: row 3: same as row 1: `Where does the Seine end?`
+    duplicates: row 6: same as row 5: `Where does the Loire end?`
+    ");
+}
+
+#[test]
 fn rows_are_found_again() {
     let rows = [
         instruction("What is the capital city of France?", "", "Paris."),
@@ -624,7 +642,7 @@ fn recipes_move_kinds() {
         0
     );
 
-    insta::assert_snapshot!(config(r#"allow = ["duplicate"]"#).unwrap_err(), @"unknown variant `duplicate`, expected one of `end_token`, `end_missing`, `turn_end_missing`, `doubled_beginning`, `doubled_end`, `prompt_text`, `prompt_tokens`, `unknown_tokens`, `special_tokens`, `untrained`, `dropped`, `truncated`, `empty_answer`, `repeated_question`, `unfinished_answer`, `unanswered`, `unasked`, `calls`, `lost_fields`, `encoding`, `invisible`, `duplicates`, `conflicting_answers`, `near_duplicates`, `contamination`");
+    insta::assert_snapshot!(config(r#"allow = ["duplicate"]"#).unwrap_err(), @"unknown variant `duplicate`, expected one of `end_token`, `end_missing`, `turn_end_missing`, `doubled_beginning`, `doubled_end`, `prompt_text`, `prompt_tokens`, `unknown_tokens`, `special_tokens`, `untrained`, `dropped`, `truncated`, `empty_answer`, `repeated_question`, `unfinished_answer`, `unanswered`, `unasked`, `calls`, `lost_fields`, `encoding`, `invisible`, `trained_validation`, `duplicates`, `conflicting_answers`, `near_duplicates`, `contamination`");
     insta::assert_snapshot!(config("limit = 1").unwrap_err(), @"unknown field `limit`, expected one of `allow`, `warn`, `deny`, `against`");
     let twice = config(
         r#"allow = ["duplicates"]

@@ -113,7 +113,7 @@ fn text(files: &Files, found: &AdapterDifference) -> String {
         let _ = write!(text, "\n{}", table(&modules(found)));
     }
     if !found.whole.is_empty() {
-        let mut rows = vec![vec!["whole tensor".to_owned(), "distance".to_owned()]];
+        let mut rows = vec![vec!["tensor".to_owned(), "distance".to_owned()]];
         let differ = found.whole.iter();
         rows.extend(differ.map(|tensor| vec![tensor.key.clone(), shown(tensor.distance)]));
         let _ = write!(text, "\n{}", table(&rows));

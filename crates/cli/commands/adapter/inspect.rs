@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::hub::What;
-use simmer_files::write_file;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
 
@@ -14,7 +13,7 @@ use super::grid::{Grid, Together};
 use super::summary::summary;
 use super::{alone, page, sha256, short, table};
 use crate::failure::Failure;
-use crate::{hub, output, progress};
+use crate::{hub, output, page_file, progress};
 
 /// Show what an adapter contains and how large its updates s·B·A are
 ///
@@ -65,7 +64,7 @@ impl Inspect {
         }
         if let Some(path) = &self.html {
             let html = page::html(&all)?;
-            write_file(path, |file| file.write_all(html.as_bytes()))?;
+            page_file::write(path, &html)?;
             for inspected in &all {
                 warn(inspected);
             }

@@ -19,6 +19,7 @@ use crate::commands::train::not_joined;
 use crate::failure::{Context, Failure};
 use crate::local_model::Local;
 use crate::local_ranks::{self, OnRanks};
+use crate::usage::one_or_more;
 use crate::{embedded, interrupt, output, progress};
 
 /// The table of a local model.
@@ -49,7 +50,7 @@ pub(super) struct Generate {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// How many instructions or conversations to keep. Default: `target` of the recipe
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = one_or_more)]
     target: Option<usize>,
     /// Print the report as JSON
     #[arg(long)]
@@ -126,6 +127,9 @@ impl Generate {
                     output::text(&report.text())?;
                 }
                 output::note(&format!("wrote {}", path.display()));
+                if report.rows == 0 {
+                    return Err(nothing_kept(&path));
+                }
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -137,7 +141,7 @@ impl Generate {
         if let Some(out) = &self.out {
             recipe.out.clone_from(out);
         }
-        recipe.target = self.target.unwrap_or(recipe.target).max(1);
+        recipe.target = self.target.unwrap_or(recipe.target);
         Ok(recipe)
     }
 
@@ -208,6 +212,13 @@ impl Generate {
         let path = simmer_instruct::write(&recipe.out, &outcome, recipe.chat_format, &report)?;
         Ok((report, path))
     }
+}
+
+fn nothing_kept(path: &Path) -> Failure {
+    let text = format!("{} has no row: nothing was kept", path.display());
+    Failure::new(text).with_hint(
+        "the report above says what was dropped and why; a higher `target` continues from what was completed",
+    )
 }
 
 /// The model of one of several ranks.

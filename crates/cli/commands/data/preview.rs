@@ -8,15 +8,14 @@ use console::Style;
 use simmer_data::dataset::Checked;
 use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
 use simmer_files::size::{are, counted};
-use simmer_files::write_file;
 use simmer_lint::LintReport;
 use simmer_train::Recipe;
 
 use super::shown::{Look, ShownToken, runs, styled, tokens, visible};
 use super::{Named, page};
-use crate::failure::{Context, Failure};
+use crate::failure::Failure;
 use crate::output::{self, note};
-use crate::progress;
+use crate::{page_file, progress};
 
 /// How many rows of each source of a stream are read.
 const STREAM_ROWS: usize = 10_000;
@@ -70,6 +69,9 @@ pub(super) struct Page {
 
 impl Preview {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(path) = &self.html {
+            page_file::check(path, "--html")?;
+        }
         let (recipe, tokenizer) = self.named.open()?;
         let spinner = progress::spinner("reading");
         let rows = if recipe.data.stream {
@@ -85,8 +87,7 @@ impl Preview {
             None => output::print(&self.text(&page)),
             Some(path) => {
                 let html = page::html(&page)?;
-                write_file(path, |file| file.write_all(html.as_bytes()))
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                page_file::write(path, &html)?;
                 note(&page.summary);
                 output::line(&path.display().to_string())
             }

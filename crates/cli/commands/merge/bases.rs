@@ -89,7 +89,7 @@ impl BaseArgs {
         trained_on: Option<&QuantisedBase>,
     ) -> Result<Bases, Failure> {
         let model = Pretrained::open(base)?;
-        let stored = model.checkpoint.first_quantised().map(|(_, kind)| kind);
+        let stored = model.checkpoint.most_quantised().map(|(_, kind)| kind);
         let original = self.original.as_deref();
         let original = original.map(|path| hub::locate(path, What::Model));
         self.of(base, stored, original.transpose()?, trained_on)

@@ -23,6 +23,12 @@ pub(super) struct OfMerge {
     pub(super) eos: Option<Vec<u32>>,
 }
 
+/// The number of tokens of a base model's tokenizer, if it has one.
+pub(super) fn tokens(base: &Path) -> Option<usize> {
+    let own = tokenizer::open(base).ok()?;
+    Some(own.max_token_id() as usize + 1)
+}
+
 /// Chooses the tokenizer, says what comes from the adapter, and writes its files to `folder` if they are not those of the
 /// base model's folder.
 pub(super) fn of_merge(

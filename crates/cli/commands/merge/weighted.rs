@@ -96,10 +96,11 @@ pub(super) fn trained_on(folders: &[AdapterFolder]) -> Result<Option<&QuantisedB
 /// The adapter whose tokenizer the merged model gets: the one that adds tokens, or the first that has a tokenizer.
 pub(super) fn with_tokenizer<'a>(
     base: &Path,
+    base_tokens: Option<usize>,
     folders: &'a [AdapterFolder],
 ) -> Result<&'a AdapterFolder, Failure> {
     let config = Pretrained::open(base)?.config;
-    let adds_tokens = |folder: &&AdapterFolder| folder.resize(&mut config.clone()).is_some();
+    let adds_tokens = |folder: &&AdapterFolder| folder.adds_tokens(&config, base_tokens);
     let has_own = |folder: &&AdapterFolder| {
         folder.tokenizer_path().is_some() || folder.has_tokenizer_settings()
     };

@@ -1,12 +1,11 @@
 //! Where the page goes, and whether an existing file may be replaced.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use simmer_files::digest::sha256;
 
-use crate::failure::{Context, Failure};
+use crate::failure::Failure;
+use crate::page_file::head;
 
 /// The name of a run's page in its folder.
 const PAGE_FILE: &str = "report.html";
@@ -14,8 +13,6 @@ const PAGE_FILE: &str = "report.html";
 const COMPARED_FILE: &str = "compared.html";
 /// How the mark of every page of this command begins.
 const GENERATOR: &str = "simmer report";
-/// The mark stands in the head of a page, within its first bytes.
-const HEAD: u64 = 1 << 10;
 
 /// The page to write.
 pub(super) struct Page {
@@ -74,13 +71,4 @@ impl Page {
                 .with_hint("name another page with --out, or remove the file"),
         )
     }
-}
-
-/// The beginning of a file.
-fn head(path: &Path) -> Result<String, Failure> {
-    let mut head = Vec::new();
-    let what = || format!("{}: cannot read", path.display());
-    let file = File::open(path).with_context(what)?;
-    file.take(HEAD).read_to_end(&mut head).with_context(what)?;
-    Ok(String::from_utf8_lossy(&head).into_owned())
 }

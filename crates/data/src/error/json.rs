@@ -37,6 +37,8 @@ pub(super) fn hint(what: &str, found: &str) -> &'static str {
         "remove the comments: JSON has none"
     } else if what.starts_with("trailing characters") {
         "write one row per line, and nothing between the rows: no commas"
+    } else if what.contains("surrogate") || what.contains("unexpected end of hex escape") {
+        "a \\u escape from \\ud800 to \\udfff is half of a character: write both halves, or the character itself"
     } else if what.starts_with("EOF while parsing") {
         "the row ends too early: the file is incomplete, or a text has a line break that should be written as \\n"
     } else {
@@ -68,6 +70,17 @@ mod tests {
         assert!(of("// rows\n{}").contains("comments"));
         assert!(of(r#"{"a": 1},"#).contains("no commas"));
         assert!(of(r#"{"a": "x"#).contains("too early"));
+        for text in [
+            r#"{"a": "\ud800"}"#,
+            r#"{"a": "\ud800x"}"#,
+            r#"{"a": "\udc00"}"#,
+        ] {
+            assert!(
+                of(text).contains("half of a character"),
+                "{text}: {}",
+                of(text)
+            );
+        }
         assert_eq!(of(r#"{"ö": ?}"#), SAVE);
     }
 }

@@ -15,10 +15,10 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::reader::{FileReader, StreamReader};
-use arrow_schema::{ArrowError, DataType, TimeUnit};
+use arrow_schema::{ArrowError, DataType, Fields, TimeUnit};
 use serde_json::{Map, Number, Value};
 
-use super::{Content, Fault, MAX_RECORD, decompress, size};
+use super::{Content, Fault, MAX_RECORD, decompress, size, twice};
 use crate::guarded::guarded;
 
 /// The first bytes of an Arrow file; a stream has none.
@@ -49,8 +49,12 @@ impl Records {
             .map_err(Fault::Io)?;
         // The batches of a file are in any order, so its bytes are counted as a whole.
         read.fetch_add(bytes, Ordering::Relaxed);
+        let (batches, twice) = decoded(|| batches(file, start == MAGIC))?;
+        if let Some(column) = twice {
+            return Err(Fault::Twice(column));
+        }
         Ok(Records {
-            batches: decoded(|| batches(file, start == MAGIC))?,
+            batches,
             batch: None,
             row: 0,
         })
@@ -89,13 +93,35 @@ fn decoded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
     }
 }
 
-fn batches(file: File, is_file: bool) -> Result<Batches, Failure> {
+/// The batches, and the first name that two columns of one structure have.
+fn batches(file: File, is_file: bool) -> Result<(Batches, Option<String>), Failure> {
     let file = BufReader::with_capacity(1 << 20, file);
     Ok(if is_file {
-        Box::new(FileReader::try_new(file, None)?)
+        let reader = FileReader::try_new(file, None)?;
+        let twice = duplicate(reader.schema().fields());
+        (Box::new(reader), twice)
     } else {
-        Box::new(StreamReader::try_new(file, None)?)
+        let reader = StreamReader::try_new(file, None)?;
+        let twice = duplicate(reader.schema().fields());
+        (Box::new(reader), twice)
     })
+}
+
+fn duplicate(fields: &Fields) -> Option<String> {
+    let own = twice(fields.iter().map(|field| field.name().as_str()));
+    let below = || {
+        fields.iter().find_map(|field| match field.data_type() {
+            DataType::Struct(fields) => duplicate(fields),
+            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                match item.data_type() {
+                    DataType::Struct(fields) => duplicate(fields),
+                    _ => None,
+                }
+            }
+            _ => None,
+        })
+    };
+    own.map(str::to_owned).or_else(below)
 }
 
 fn columns(batch: &RecordBatch, row: usize) -> Result<Vec<(String, Value)>, Failure> {

@@ -1,14 +1,14 @@
 //! CSV: a header of column names, then rows. Fields are separated by commas; by semicolons, tabs or vertical bars if the
 //! header says so.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 use serde_json::Value;
 use simmer_files::size::counted;
 
-use super::{Content, Fault, MAX_RECORD};
+use super::{Content, Fault, MAX_RECORD, twice};
 
 /// The rows of a CSV file.
 pub(super) struct Records {
@@ -57,9 +57,8 @@ impl Records {
             let names = header.iter().flatten();
             names.map(|name| name.trim().to_owned()).collect()
         };
-        let mut seen = HashSet::new();
-        if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {
-            let what = format!("duplicate column `{twice}`");
+        if let Some(column) = twice(columns.iter().map(String::as_str)) {
+            let what = format!("duplicate column `{column}`");
             return Err(Fault::Csv { line: 1, what });
         }
         records.columns = columns;

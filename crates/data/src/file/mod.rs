@@ -11,6 +11,7 @@ mod parquet;
 mod rows;
 mod text;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -122,6 +123,17 @@ impl Source {
     }
 }
 
+/// Whether a file has rows of plain text.
+pub(crate) fn is_text(path: &Path) -> bool {
+    decompress::kind(path).0.as_deref() == Some("txt")
+}
+
+/// The first name that occurs twice.
+fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
 /// An error inside a file, whose path is added later.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -157,6 +169,8 @@ pub(crate) enum Fault {
     },
     Parquet(String),
     Arrow(String),
+    /// Two columns of this name, of which a row could have only one.
+    Twice(String),
     Long {
         line: usize,
     },
@@ -203,6 +217,7 @@ impl Fault {
             },
             Self::Parquet(what) => DataError::Parquet { path, rows, what },
             Self::Arrow(what) => DataError::Arrow { path, rows, what },
+            Self::Twice(column) => DataError::TwoColumns { path, column },
             Self::Long { line } => DataError::LongRow {
                 origin: Origin {
                     file: path.into(),

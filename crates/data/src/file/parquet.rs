@@ -16,7 +16,7 @@ use parquet::record::{Field, Row};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
-use super::{Content, Fault, MAX_RECORD, decompress, size};
+use super::{Content, Fault, MAX_RECORD, decompress, size, twice};
 use crate::guarded::guarded;
 use crate::stack::deep;
 
@@ -47,7 +47,10 @@ impl Records {
         let bytes = file.metadata().map_err(Fault::Open)?.len();
         let file = decompress::seekable(file, path)?;
         let items = Arc::new(AtomicU64::new(MAX_ITEMS));
-        let (rows, total) = decoded(|| rows(file, &items))?;
+        let (rows, total, twice) = decoded(|| rows(file, &items))?;
+        if let Some(column) = twice {
+            return Err(Fault::Twice(column));
+        }
         Ok(Records {
             rows,
             done: 0,
@@ -98,7 +101,10 @@ fn metadata_bytes(file: &mut File) -> Option<u32> {
     (magic == b"PAR1" && u64::from(length) <= before).then_some(length)
 }
 
-fn rows(mut file: File, items: &Arc<AtomicU64>) -> Result<(RowIter<'static>, u64), Failure> {
+fn rows(
+    mut file: File,
+    items: &Arc<AtomicU64>,
+) -> Result<(RowIter<'static>, u64, Option<String>), Failure> {
     let metadata = metadata_bytes(&mut file).unwrap_or(0);
     if metadata > MAX_METADATA {
         return Err(
@@ -121,14 +127,26 @@ fn rows(mut file: File, items: &Arc<AtomicU64>) -> Result<(RowIter<'static>, u64
         },
     );
     let reader = reader.ok_or("the system provides no stack to read it on")??;
-    let total = reader.metadata().file_metadata().num_rows();
+    let metadata = reader.metadata().file_metadata();
+    let total = metadata.num_rows();
+    let twice = duplicate(metadata.schema());
     let reader = Counted {
         inner: reader,
         items: Arc::clone(items),
     };
     // Without a projection, rows have every column.
     let rows = RowIter::from_file_into(Box::new(reader));
-    Ok((rows, u64::try_from(total)?))
+    Ok((rows, u64::try_from(total)?, twice))
+}
+
+/// The first name that two columns of one group have. The nesting was checked.
+fn duplicate(group: &Type) -> Option<String> {
+    let Type::GroupType { fields, .. } = group else {
+        return None;
+    };
+    let own = twice(fields.iter().map(|field| field.name()));
+    let below = || fields.iter().find_map(|field| duplicate(field));
+    own.map(str::to_owned).or_else(below)
 }
 
 fn nesting(column: &Type) -> usize {

@@ -201,6 +201,42 @@ fn parquet_has_types() {
     insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"DIR/rows.parquet: row 1: key `completion`: expected a string, found a number");
 }
 
+/// A row keeps one value of each name, so that a second column would be lost.
+#[test]
+fn two_columns_of_one_name_are_refused() {
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_schema::{DataType, Field, Schema};
+    for schema in [
+        "message rows { required binary a (UTF8); required binary output (UTF8); required binary output (UTF8); }",
+        "message rows { required group a { required int64 output; required int64 output; } }",
+    ] {
+        let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
+        let mut bytes = Vec::new();
+        let writer = SerializedFileWriter::new(&mut bytes, schema, std::sync::Arc::default());
+        writer.unwrap().close().unwrap();
+        assert_eq!(
+            error("a.parquet", &bytes),
+            "a.parquet: duplicate column `output`"
+        );
+    }
+    let field = |name| Field::new(name, DataType::Utf8, false);
+    let fields = ["a", "output", "output"].map(field).to_vec();
+    let column: ArrayRef = std::sync::Arc::new(StringArray::from(vec!["x"]));
+    let columns = vec![column.clone(), column.clone(), column];
+    let batch = RecordBatch::try_new(std::sync::Arc::new(Schema::new(fields)), columns).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = arrow_ipc::writer::StreamWriter::try_new(&mut bytes, &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    assert_eq!(
+        error("a.arrow", &bytes),
+        "a.arrow: duplicate column `output`"
+    );
+}
+
 /// A damaged file gives an error or other rows, and never a panic.
 #[test]
 fn parquet_with_a_wrong_byte_does_not_panic() {

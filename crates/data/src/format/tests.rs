@@ -199,9 +199,9 @@ fn invalid_files_name_the_position() {
     rows.json: invalid JSON at line 2 column 13: EOF while parsing an object
     hint: the row ends too early: the file is incomplete, or a text has a line break that should be written as \n
     ");
-    insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"\\ud800\"}]"), @"
+    insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"\\ud800\"}]"), @r"
     rows.json: invalid JSON at line 2 column 19: unexpected end of hex escape
-    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
+    hint: a \u escape from \ud800 to \udfff is half of a character: write both halves, or the character itself
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"b\", \"text\": \"c\"}]"), @"
     rows.json: row 2 (line 2): duplicate key `text`

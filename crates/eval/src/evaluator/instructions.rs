@@ -32,6 +32,7 @@ impl Evaluator<'_> {
                 let mut text = self.open(place, tokens, instruction.max_new_tokens);
                 let reference = self.references(&[question], &template)?;
                 text.reference = reference[0].0;
+                text.cut = text.cut.max(reference[0].1);
                 Ok(text)
             };
             return self.generate(questions, open, &prompt, &generation, batches);
@@ -66,15 +67,15 @@ impl Evaluator<'_> {
         Ok(prompt_tokens(&prompt, self.tokenizer)?)
     }
 
-    /// The model's score of each reference answer, and the number of tokens truncated at its end. Rows without a token to
-    /// predict have no score.
+    /// The model's score of each reference answer, and the number of tokens truncated at the start of its row. Rows without a
+    /// token to predict have no score.
     fn references(
         &self,
         questions: &[&Question],
         template: &Template,
     ) -> Result<Vec<(Option<Reference>, usize)>, EvalError> {
         let limits = Limits {
-            max_tokens: self.limit(),
+            max_tokens: usize::MAX,
             overlong: Overlong::Truncate,
             train_on: TrainOn::LastAnswer,
         };
@@ -82,13 +83,8 @@ impl Evaluator<'_> {
         for (place, question) in questions.iter().enumerate() {
             let rendered = template.render(conversation(question)?, limits.train_on);
             let rendered = rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
-            if let Outcome::Kept { example, cut, .. } = encode(&rendered, self.tokenizer, &limits)?
-            {
-                let row = Row {
-                    tokens: example.tokens,
-                    asked: example.trained,
-                    cut,
-                };
+            if let Outcome::Kept { example, .. } = encode(&rendered, self.tokenizer, &limits)? {
+                let row = Row::from_end(&example.tokens, &example.trained, self.limit());
                 rows.insert(place, row);
             }
         }

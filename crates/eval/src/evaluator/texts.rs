@@ -15,7 +15,7 @@ use crate::task::Generation;
 pub(super) struct Open {
     question: usize,
     tokens: Vec<u32>,
-    cut: usize,
+    pub(super) cut: usize,
     pub(super) reference: Option<Reference>,
 }
 

@@ -26,6 +26,7 @@ use super::since_start::as_saved;
 use super::table::AdapterTable;
 use super::targets::{Layers, Patterns, Selected, Selection, Targets, Unmatched, select};
 use super::tokens::{self, SelectedTokens, TokenIndices};
+use super::unmatched::check_layers;
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, trained};
@@ -266,7 +267,9 @@ fn new_selection(
     config: &AdapterConfig,
     model: &ModelConfig,
 ) -> Result<Selection, AdapterError> {
-    let selection = select(config, &layout::modules(model), Unmatched::Refuse);
+    let modules = layout::modules(model);
+    let selection =
+        check_layers(config, &modules).and_then(|()| select(config, &modules, Unmatched::Refuse));
     let selection = selection.map_err(|error| as_setting(table.kind().peft.table, error.into()))?;
     check_model(&selection, model)?;
     let in_range = tokens::check_range(&selection.tokens);

@@ -24,7 +24,7 @@ pub struct AdapterDifference {
     pub config: Vec<ConfigDifference>,
     /// Modules with a low-rank branch in both.
     pub modules: Vec<ModuleDifference>,
-    /// Full tensors in both adapters that are not equal byte for byte.
+    /// Full tensors in both adapters, and those beside low-rank branches (DoRA's magnitudes), that are not equal byte for byte.
     pub whole: Vec<WholeDifference>,
     /// Modules and full tensors only in the first.
     pub only_first: Vec<String>,
@@ -93,6 +93,9 @@ pub struct WholeDifference {
     pub distance: Option<f64>,
 }
 
+/// The tensors of an adapter that are no factors.
+type Full<'a> = BTreeMap<&'a str, &'a Tensor>;
+
 /// Sums over two vectors: of the squares of each, of their difference, and of their products.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
@@ -127,18 +130,17 @@ pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, Adap
         difference: alone_first + alone_second,
         product: 0.0,
     });
-    let whole = whole(&one.whole, &two.whole);
-    let names = |branches: &mut Vec<&OpenBranch>, mine: &OpenAdapter, other: &OpenAdapter| {
-        let keys = mine
-            .whole
-            .keys()
-            .filter(|key| !other.whole.contains_key(*key));
+    let full = [one.full_tensors(), two.full_tensors()];
+    let whole = whole(&full[0], &full[1]);
+    let names = |branches: &mut Vec<&OpenBranch>, mine: &Full<'_>, other: &Full<'_>| {
+        let keys = mine.keys().filter(|key| !other.contains_key(*key));
         let modules = branches.drain(..).map(|branch| branch.module.clone());
-        modules.chain(keys.cloned()).collect::<Vec<String>>()
+        let keys = keys.map(|key| (*key).to_owned());
+        modules.chain(keys).collect::<Vec<String>>()
     };
     let [first_branches, second_branches] = &mut only;
-    let only_first = names(first_branches, &one, &two);
-    let only_second = names(second_branches, &two, &one);
+    let only_first = names(first_branches, &full[0], &full[1]);
+    let only_second = names(second_branches, &full[1], &full[0]);
     Ok(AdapterDifference {
         same_tensors: compared.iter().all(|(_, _, same)| *same)
             && [&only_first, &only_second]
@@ -221,12 +223,11 @@ fn check_shapes(
             two.shape().to_vec(),
         )
     });
-    let whole = one.whole.iter().filter_map(|(key, tensor)| {
-        let other = two
-            .whole
-            .get(key)
-            .filter(|other| other.shape != tensor.shape)?;
-        Some((key.clone(), tensor.shape.clone(), other.shape.clone()))
+    let others = two.full_tensors();
+    let whole = one.full_tensors().into_iter().filter_map(|(key, tensor)| {
+        let other = others.get(key)?;
+        let (mine, other) = (&tensor.shape, &other.shape);
+        (mine != other).then(|| (key.to_owned(), mine.clone(), other.clone()))
     });
     let differ: Vec<String> = low_rank
         .chain(whole)
@@ -354,7 +355,7 @@ fn transposed(matrix: &Columns) -> Columns {
     (0..rows).map(row).collect()
 }
 
-fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<WholeDifference> {
+fn whole(one: &Full<'_>, two: &Full<'_>) -> Vec<WholeDifference> {
     let differ = one.iter().filter_map(|(key, first)| {
         let second = two.get(key)?;
         if (first.dtype, &first.bytes) == (second.dtype, &second.bytes) {
@@ -369,7 +370,7 @@ fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<
             product: dot(&first, &second),
         };
         Some(WholeDifference {
-            key: key.clone(),
+            key: (*key).to_owned(),
             distance: sums.distance(),
         })
     });

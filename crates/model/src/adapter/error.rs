@@ -314,6 +314,10 @@ impl Hint for AdapterError {
                 "merge the adapter into its base model, and convert the merged model".to_owned(),
             ),
             Self::Gguf { source, .. } => source.hint(),
+            // they add inputs, and change no weight
+            Self::Unsupported { found, .. } if PROMPTS.iter().any(|kind| found.contains(kind)) => {
+                Some("use it with PEFT, which cannot merge it either; or train an adapter of another type".to_owned())
+            }
             Self::Unsupported { .. } => Some(
                 "merge this adapter into its base model with PEFT, and use the merged model"
                     .to_owned(),
@@ -322,6 +326,9 @@ impl Hint for AdapterError {
         }
     }
 }
+
+/// Types of PEFT that no weight can be merged from.
+const PROMPTS: [&str; 4] = ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "CPT"];
 
 /// The hint for tensors that do not fit: those of another base model, unless the adapter's own files differ.
 fn mismatch(difference: Option<&Difference>) -> String {

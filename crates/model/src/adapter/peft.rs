@@ -6,22 +6,21 @@
 //!
 //! Source: PEFT 0.21, src/peft/utils/save_and_load.py, `get_peft_model_state_dict`.
 
+mod vocabulary;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Role, module_at};
 use simmer_checkpoint::layout::ModuleLayout;
 use simmer_checkpoint::{Bytes, Dtype, PT_METADATA, Tensor, compare};
-use simmer_files::size::counted;
 use simmer_files::{Existing, StagedFolder};
 
 use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};
 use super::targets::{Selection, Unmatched, select};
-use super::tokens::TokenIndices;
 use super::trained_with::{SETTINGS_FILE, TrainedWith};
 use super::weights::{AdapterWeights, WEIGHT_FILES, check_finite, find, is_head};
 use super::{AdapterError, diagnosis, gguf, mlx, tokens};
@@ -151,56 +150,6 @@ impl AdapterFolder {
     /// Keys of the configuration that were ignored, and what was changed in the keys of the weights, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-
-    /// Sets the vocabulary size of a base model's configuration to that of the adapter, if the adapter holds the
-    /// full embedding and head, as PEFT saves them when tokens were added. A head that is tied to the embedding
-    /// may be missing. Returns a message if the size changed.
-    pub fn resize(&self, base: &mut ModelConfig) -> Option<String> {
-        let rows = self
-            .vocab_size(base)
-            .max(self.last_token().map_or(0, |last| last + 1));
-        let before = std::mem::replace(&mut base.vocab_size, rows);
-        let folder = self.folder.display();
-        (rows != before).then(|| {
-            format!(
-                "{folder}: the adapter has an embedding of {}, the base model has {before}: \
-                 the base model is resized",
-                counted(rows, "row")
-            )
-        })
-    }
-
-    /// The last token whose rows the adapter has.
-    fn last_token(&self) -> Option<usize> {
-        let ids = match self.config.trainable_token_indices.as_ref()? {
-            TokenIndices::OfEmbedding(ids) => ids.iter().copied().max(),
-            TokenIndices::ByModule(modules) => {
-                modules.iter().flat_map(|(_, ids)| ids).copied().max()
-            }
-        };
-        // an index that no model has is an error of the selection
-        ids.filter(|last| *last < MOST_TOKENS)
-    }
-
-    fn vocab_size(&self, base: &ModelConfig) -> usize {
-        let rows = |module: &str, suffix: &str| {
-            let key = format!("{KEY_PREFIX}{module}{suffix}");
-            match self.weights.tensor(&key)?.shape[..] {
-                [rows, hidden] if rows > 0 && hidden == base.hidden_size => Some(rows),
-                _ => None,
-            }
-        };
-        let [embedding, head] = [base.family.embedding.name, base.family.head.name];
-        let frozen = |module| rows(module, BASE_WEIGHT);
-        let whole = |module| rows(module, ".weight").or_else(|| frozen(module));
-        let shared = frozen(embedding).or_else(|| frozen(head));
-        match (whole(embedding), whole(head), shared) {
-            (Some(embedding), Some(head), _) if embedding == head => embedding,
-            (Some(_), Some(_), _) => base.vocab_size,
-            (_, _, Some(rows)) if base.tie_word_embeddings => rows,
-            _ => base.vocab_size,
-        }
     }
 
     /// The folder as the path of a tokenizer, if it has a whole one.

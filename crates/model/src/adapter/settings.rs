@@ -10,7 +10,8 @@ use super::AdapterError;
 use super::attach::LoraConfig;
 use super::config::AdapterConfig;
 use super::continued::Continued;
-use super::targets::{SelectionError, Unmatched, select};
+use super::targets::{SelectionError, Targets, Unmatched, select};
+use super::unmatched::linear_names;
 
 /// More layers than any model has.
 const LAYERS: usize = 256;
@@ -23,15 +24,11 @@ impl LoraConfig {
     /// [`AdapterError::Setting`] for the first key with an invalid value.
     pub fn check(&self) -> Result<(), AdapterError> {
         let table = self.kind().peft.table;
-        let mut config = self.to_peft("");
+        let config = self.to_peft("");
         config.check().map_err(|error| as_setting(table, error))?;
         self.check_start()?;
         if let Some(from) = &self.from {
             return self.check_alone(from);
-        }
-        if self.targets.is_all_linear() && self.layers_to_transform.is_none() {
-            // Always possible, and the longest to check: the default targets stand for all.
-            config.target_modules = None;
         }
         check_targets(table, config)
     }
@@ -85,7 +82,16 @@ pub(super) fn check_targets(
     config: AdapterConfig,
 ) -> Result<(), AdapterError> {
     let mut problem = None;
+    let mut config = config;
+    let targets = config.target_modules.as_ref();
+    let all_linear = targets.is_some_and(Targets::is_all_linear)
+        && config.layers_to_transform.is_none()
+        && config.layers_pattern.is_none();
     for modules in families() {
+        if all_linear {
+            // the same modules by few names: the paths of all of them are the longest to check
+            config.target_modules = Some(Targets::Names(linear_names(modules)));
+        }
         match select(&config, modules, Unmatched::Refuse) {
             Ok(_) => return Ok(()),
             Err(error) => problem = problem.or(Some(error)),
@@ -184,6 +190,23 @@ mod tests {
         ] {
             valid.check().unwrap();
         }
+    }
+
+    #[test]
+    fn patterns_choose_among_all_linear_modules() {
+        let with = |pattern: &str| LoraConfig {
+            rank_pattern: Patterns(vec![(pattern.to_owned(), 3)]),
+            alpha_pattern: Patterns(vec![(pattern.to_owned(), 6.0)]),
+            ..LoraConfig::default()
+        };
+        for pattern in ["down_proj", ".*mlp.*", r"layers\.7\..*k_proj", "qkv_proj"] {
+            with(pattern).check().unwrap();
+        }
+        let lora = with("lm_head");
+        insta::assert_snapshot!(said(lora), @"
+        [method.lora] `rank_pattern`: `lm_head` matches no target module
+        hint: add the module to the targets, or remove the pattern
+        ");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::peft::KEY_PREFIX;
 use super::rules::{Rules, is_end};
 use super::tokens::{self, SelectedTokens};
 pub use super::unmatched::SelectionError;
-use super::unmatched::{elsewhere, ends, linear_ends, nearest, no_match, unmatched_names};
+use super::unmatched::{linear_names, no_match, unmatched_names};
 
 /// From this many names on, PEFT writes the shortest ends of paths that select the same modules.
 const CONDENSED_FROM: usize = 20;
@@ -159,14 +159,8 @@ pub fn select(
 
     let mut warnings = Vec::new();
     for (key, name) in unmatched_names(config, &targets, modules, &adapted)? {
-        let error = SelectionError::Unmatched {
-            key,
-            nearest: nearest(&name, modules),
-            elsewhere: elsewhere(std::slice::from_ref(&name), modules),
-            name,
-            ends: ends(modules),
-        };
-        if unmatched == Unmatched::Refuse && key != "exclude_modules" {
+        let error = super::unmatched::unmatched(key, name, modules)?;
+        if unmatched == Unmatched::Refuse {
             return Err(error);
         }
         warnings.push(error.to_string());
@@ -223,7 +217,7 @@ fn resolved_targets(
         None => {
             let names = default_targets(modules);
             if names.is_empty() {
-                let ends = linear_ends(modules);
+                let ends = linear_names(modules).join(", ");
                 return Err(SelectionError::NoDefault { ends });
             }
             Targets::Names(names)

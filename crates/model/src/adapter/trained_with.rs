@@ -66,7 +66,7 @@ impl QuantisedBase {
             });
         }
         // another dtype widens the weights when they are loaded, to the values that they have
-        let (_, kind) = base?.first_quantised()?;
+        let (_, kind) = base?.most_quantised()?;
         Some(Self {
             kind: kind.to_owned(),
             on_load: false,

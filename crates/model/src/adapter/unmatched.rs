@@ -8,7 +8,7 @@ use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::config::AdapterConfig;
-use super::names::Targets;
+use super::names::{Layers, Targets};
 use super::rules::{Matcher, end_regex, is_end, is_match};
 use super::targets::Selected;
 
@@ -55,6 +55,22 @@ pub enum SelectionError {
         elsewhere: String,
         /// The most similar name.
         nearest: Option<String>,
+    },
+    /// A pattern that matches modules, none of which is a target.
+    #[error("{key}: `{name}` matches no target module")]
+    NotTargeted {
+        /// The key.
+        key: &'static str,
+        /// The pattern.
+        name: String,
+    },
+    /// A layer that the model does not have.
+    #[error("layers_to_transform: the model has no layer {layer}: expected layers from 0 to {}", count - 1)]
+    NoLayer {
+        /// The layer.
+        layer: usize,
+        /// The number of layers.
+        count: usize,
     },
     /// A module that cannot have a low-rank branch.
     #[error(
@@ -107,6 +123,9 @@ impl Hint for SelectionError {
             Self::NoDefault { .. } | Self::NoMatch { meant: Some(_), .. } => {
                 Some(ALL_LINEAR.to_owned())
             }
+            Self::NotTargeted { .. } => {
+                Some("add the module to the targets, or remove the pattern".to_owned())
+            }
             _ => None,
         }
     }
@@ -120,10 +139,59 @@ impl SelectionError {
     pub fn key(&self) -> &'static str {
         match self {
             Self::NoMatch { .. } | Self::NoDefault { .. } | Self::Kind { .. } => "target_modules",
-            Self::Unmatched { key, .. } | Self::Regex { key, .. } | Self::Conflict { key, .. } => {
-                key
+            Self::NoLayer { .. } => "layers_to_transform",
+            Self::Unmatched { key, .. }
+            | Self::NotTargeted { key, .. }
+            | Self::Regex { key, .. }
+            | Self::Conflict { key, .. } => key,
+        }
+    }
+}
+
+/// The error of a name or pattern that matches nothing.
+pub(super) fn unmatched(
+    key: &'static str,
+    name: String,
+    modules: &[ModuleLayout],
+) -> Result<SelectionError, SelectionError> {
+    if PATTERNS.contains(&key) {
+        let compiled = end_regex(key, &name)?;
+        for module in modules {
+            if is_match(key, &compiled, &module.name)? {
+                return Ok(SelectionError::NotTargeted { key, name });
             }
         }
+    }
+    Ok(SelectionError::Unmatched {
+        key,
+        nearest: nearest(&name, modules),
+        elsewhere: elsewhere(std::slice::from_ref(&name), modules),
+        name,
+        ends: ends(modules),
+    })
+}
+
+/// The keys whose patterns choose among the targets.
+const PATTERNS: [&str; 2] = ["rank_pattern", "alpha_pattern"];
+
+/// Checks that a model has the layers that are chosen.
+///
+/// # Errors
+/// [`SelectionError::NoLayer`].
+pub(super) fn check_layers(
+    config: &AdapterConfig,
+    modules: &[ModuleLayout],
+) -> Result<(), SelectionError> {
+    let last = modules.iter().filter_map(|module| module.layer).max();
+    let (Some(Layers(layers)), Some(last)) = (&config.layers_to_transform, last) else {
+        return Ok(());
+    };
+    match layers.iter().find(|layer| **layer > last) {
+        None => Ok(()),
+        Some(layer) => Err(SelectionError::NoLayer {
+            layer: *layer,
+            count: last + 1,
+        }),
     }
 }
 
@@ -175,11 +243,11 @@ pub(super) fn unmatched_names(
     let ranks = config
         .rank_pattern
         .iter()
-        .map(|(pattern, _)| ("rank_pattern", pattern));
+        .map(|(pattern, _)| (PATTERNS[0], pattern));
     let alphas = config
         .alpha_pattern
         .iter()
-        .map(|(pattern, _)| ("alpha_pattern", pattern));
+        .map(|(pattern, _)| (PATTERNS[1], pattern));
     for (key, pattern) in ranks.chain(alphas) {
         let compiled = end_regex(key, pattern)?;
         let mut matched = false;
@@ -302,22 +370,27 @@ fn is_another(targets: &Targets, name: &str) -> bool {
 
 /// The last parts of the paths of possible targets, each once, in the model's order.
 pub(super) fn ends(modules: &[ModuleLayout]) -> String {
+    let is_target = |kind| !matches!(kind, ModuleKind::Container | ModuleKind::Norm);
+    last_parts(modules, &is_target).join(", ")
+}
+
+/// Last parts of the paths of the linear modules of a layer, each once.
+pub(super) fn linear_names(modules: &[ModuleLayout]) -> Vec<String> {
+    let names = last_parts(modules, &|kind| kind == ModuleKind::Linear);
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn last_parts<'a>(
+    modules: &'a [ModuleLayout],
+    wanted: &dyn Fn(ModuleKind) -> bool,
+) -> Vec<&'a str> {
     let mut seen = BTreeSet::new();
     modules
         .iter()
-        .filter(|module| !matches!(module.kind, ModuleKind::Container | ModuleKind::Norm))
+        .filter(|module| wanted(module.kind))
         .map(|module| last_part(&module.name))
         .filter(|end| seen.insert(*end))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Last parts of the paths of the linear modules of a layer.
-pub(super) fn linear_ends(modules: &[ModuleLayout]) -> String {
-    let linear = modules
-        .iter()
-        .filter(|module| module.kind == ModuleKind::Linear);
-    ends(&linear.cloned().collect::<Vec<_>>())
+        .collect()
 }
 
 /// Whether a module's path ends in this name.

@@ -177,6 +177,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
     /// Burn's name of the dtype.
     pub fn dtype(self) -> DType {
         match self {
@@ -333,13 +342,16 @@ impl BaseConfig {
     /// # Errors
     /// If the weights are quantised, and are to be quantised while they are loaded.
     fn check_not_quantised(&self, checkpoint: &Checkpoint) -> Result<(), BaseError> {
-        match (self.quantised_on_load(), checkpoint.first_quantised()) {
-            (Some(wanted), Some((_, stored))) => Err(BaseError::QuantisedAlready {
+        let Some(wanted) = self.quantised_on_load() else {
+            return Ok(());
+        };
+        match checkpoint.most_quantised() {
+            None => Ok(()),
+            Some((_, stored)) => Err(BaseError::QuantisedAlready {
                 precision: wanted.precision.name(),
                 path: checkpoint.path().to_owned(),
                 stored,
             }),
-            _ => Ok(()),
         }
     }
 

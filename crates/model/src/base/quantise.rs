@@ -33,6 +33,12 @@ impl Base {
         })
     }
 
+    /// Sets how ordinary weights are quantised while they are loaded.
+    pub fn set_quantised(&mut self, wanted: QuantisedOnLoad) {
+        self.precision = Some(wanted.precision);
+        self.double_quant = wanted.double_quant;
+    }
+
     /// Whether weights are quantised while they are loaded: the pages of the files are read once, and not needed again.
     pub fn quantises(&self) -> bool {
         self.precision.is_some_and(BasePrecision::is_quantised)

@@ -13,12 +13,12 @@ pub(super) struct Adapters {
     pub(super) all: Vec<OpenedAdapter>,
     /// The configuration of the base model, resized to the vocabulary of the adapter that adds tokens.
     pub(super) config: ModelConfig,
-    /// Rows of the base model's embedding.
-    pub(super) base_vocabulary: usize,
+    /// Tokens that the base model has: those of its tokenizer, or the rows of its embedding.
+    pub(super) base_tokens: usize,
     /// A message if it was resized.
     pub(super) resized: Option<String>,
-    /// Which adapter adds tokens.
-    pub(super) resizing: Option<usize>,
+    /// Which adapter adds tokens, to spare rows of the embedding or as new rows.
+    pub(super) adding: Option<usize>,
 }
 
 /// An adapter with its weight.
@@ -34,18 +34,22 @@ impl Adapters {
     ///
     /// # Errors
     /// An adapter that cannot be read, a weight that is not finite, and two adapters that both add tokens.
-    pub(super) fn open(given: &[WeightedAdapter], base: &ModelConfig) -> Result<Self, MergeError> {
+    pub(super) fn open(
+        given: &[WeightedAdapter],
+        base: &ModelConfig,
+        base_tokens: Option<usize>,
+    ) -> Result<Self, MergeError> {
         let mut all: Vec<OpenedAdapter> = Vec::with_capacity(given.len());
         let mut config = base.clone();
-        let (mut resized, mut resizing) = (None, None);
+        let (mut resized, mut adding) = (None, None);
         for WeightedAdapter { folder, weight } in given {
             if !weight.is_finite() {
                 return Err(MergeError::Weight { found: *weight });
             }
             let folder = AdapterFolder::open(folder)?;
             let mut own = base.clone();
-            if let Some(message) = folder.resize(&mut own) {
-                if let Some(first) = resizing.and_then(|at: usize| all.get(at)) {
+            if folder.adds_tokens(base, base_tokens) {
+                if let Some(first) = adding.and_then(|at: usize| all.get(at)) {
                     return Err(MergeError::Together {
                         first: first.folder.folder().to_owned(),
                         second: folder.folder().to_owned(),
@@ -54,8 +58,8 @@ impl Adapters {
                             .to_owned(),
                     });
                 }
-                resizing = Some(all.len());
-                resized = Some(message);
+                adding = Some(all.len());
+                resized = folder.resize(&mut own);
                 config = own.clone();
             }
             all.push(OpenedAdapter {
@@ -67,17 +71,17 @@ impl Adapters {
         Ok(Self {
             all,
             config,
-            base_vocabulary: base.vocab_size,
+            base_tokens: base_tokens.map_or(base.vocab_size, |tokens| tokens.min(base.vocab_size)),
             resized,
-            resizing,
+            adding,
         })
     }
 
     /// The folder with the tokenizer: of the adapter that adds tokens, or of the first that has one.
     pub(super) fn tokenizer_path(&self) -> Option<&Path> {
-        let resizing = self.resizing.and_then(|at| self.all.get(at));
+        let adding = self.adding.and_then(|at| self.all.get(at));
         let mut others = self.all.iter();
-        resizing
+        adding
             .and_then(|opened| opened.folder.tokenizer_path())
             .or_else(|| others.find_map(|opened| opened.folder.tokenizer_path()))
     }

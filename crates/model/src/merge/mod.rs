@@ -64,6 +64,8 @@ pub struct MergeOptions<'a> {
     /// Folder with the tokenizer to copy, if it is not that of the base model's folder. `None`: the adapter's folder if it
     /// has a whole tokenizer, else the base model's.
     pub tokenizer: Option<&'a Path>,
+    /// Number of tokens of the base model's tokenizer; the other rows of its embedding are spare. `None`: not known.
+    pub base_tokens: Option<usize>,
     /// Tokens that end an answer, if they are not those of the base model: they go into config.json and
     /// generation_config.json.
     pub eos: Option<&'a [u32]>,
@@ -97,7 +99,7 @@ pub fn merge(
     let weights = Weights::open(base, options.quantised)?;
     let other = options.other.map(|other| Other::open(other, &weights));
     let other = other.transpose()?;
-    let mut adapters = Adapters::open(adapters, weights.config())?;
+    let mut adapters = Adapters::open(adapters, weights.config(), options.base_tokens)?;
     let plan = Plan::new(&weights, &adapters, options)?;
 
     let mut writer = CheckpointWriter::create(out, plan.shards.clone())?;

@@ -261,6 +261,13 @@ impl<'a> OfAdapter<'a> {
         Ok(module.factors(&weight, 0))
     }
 
+    /// Whether a tensor has a row for each token.
+    pub(super) fn is_vocabulary(&self, name: &str) -> bool {
+        [self.family.embedding, self.family.head]
+            .iter()
+            .any(|module| module.weight() == name)
+    }
+
     /// Checks that the adapter has the rows that the base model's matrix lacks.
     pub(super) fn check_rows(&self, spec: &TensorSpec, name: &str) -> Result<(), MergeError> {
         let rows = spec.shape.first().copied().unwrap_or_default();

@@ -79,7 +79,7 @@ impl Other {
         } else {
             (target, &weights)
         };
-        if let Some((tensor, kind)) = original.checkpoint().first_quantised() {
+        if let Some((tensor, kind)) = original.checkpoint().most_quantised() {
             return Err(MergeError::OriginalQuantised {
                 path: original.checkpoint().path().to_owned(),
                 tensor: tensor.to_owned(),

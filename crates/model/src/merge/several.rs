@@ -19,14 +19,18 @@ pub(super) fn output(
     let (stored, first_new) = match &origin {
         Origin::Base(name) => {
             let weights = adapters[0].weights;
-            (weights.dtype(name)?, weights.row_count(name))
+            let rows = weights.row_count(name);
+            (weights.dtype(name)?, rows.min(opened.base_tokens))
         }
-        Origin::Adapter(data) => (stored_dtype(data), opened.base_vocabulary),
+        Origin::Adapter(data) => (stored_dtype(data), opened.base_tokens),
     };
+    let is_vocabulary = adapters
+        .iter()
+        .any(|adapter| adapter.is_vocabulary(&spec.name));
     let mut changes = Vec::new();
     for (at, adapter) in adapters.iter().enumerate() {
         let whole = adapter.trained(&spec.name);
-        let adds_tokens = opened.resizing == Some(at);
+        let adds_tokens = is_vocabulary && opened.adding == Some(at);
         if let (Origin::Base(name), None, true) = (&origin, &whole, adds_tokens) {
             adapter.check_rows(&spec, name)?;
         }
@@ -107,10 +111,11 @@ impl Change {
     }
 }
 
-/// A weight with the weighted changes of several adapters. A row that the base model lacks is that of the adapter that adds it.
+/// A weight with the weighted changes of several adapters. The row of a token that the base model lacks is that of the adapter that
+/// adds it.
 struct WeightedSum {
     changes: Vec<Change>,
-    /// The first row that the base model lacks; counts only if an adapter adds tokens.
+    /// The row of the first token that the base model lacks; counts only if an adapter adds tokens.
     first_new: usize,
 }
 

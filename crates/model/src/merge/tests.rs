@@ -670,3 +670,60 @@ fn new_rows_of_one_adapter_stand_below_the_changed_ones_of_another() {
         assert_eq!(data("lm_head.weight"), head);
     }
 }
+
+/// A token that is added to a spare row of the embedding is as new as one that needs a row more.
+#[test]
+fn tokens_in_spare_rows_are_taken_as_they_are() {
+    let case = Case::new(TIED, DType::F32);
+    let folder = |name: &str| case.dir.path().join(name);
+    let config = AdapterConfig {
+        trainable_token_indices: Some(TokenIndices::OfEmbedding(vec![3, 14])),
+        ..targets(&["v_proj"])
+    };
+    let tensors = case.adapter(&config);
+    let (_, trained) = tensors
+        .iter()
+        .find(|(key, _)| key.contains("embed_tokens"))
+        .unwrap();
+    let trained = values(trained);
+    let old = values(&case.weights(DType::F32)["model.embed_tokens.weight"]);
+    let options = MergeOptions {
+        base_tokens: Some(14),
+        ..MergeOptions::default()
+    };
+    let adapter = |weight| WeightedAdapter {
+        folder: folder("adapter"),
+        weight,
+    };
+    let out = folder("halved");
+    merge(&case.base(), &[adapter(0.5)], &out, options, &mut |_, _| ()).unwrap();
+    let merged = Pretrained::open(&out).unwrap();
+    let merged = values(&merged.checkpoint.data("model.embed_tokens.weight").unwrap());
+    let row = |of: &[f32], row: usize| of[8 * row..][..8].to_vec();
+    assert_eq!(row(&merged, 14), row(&trained, 1));
+    assert_eq!(row(&merged, 15), row(&old, 15));
+    let half: Vec<f32> = (row(&old, 3).iter().zip(row(&trained, 0)))
+        .map(|(old, new)| old + 0.5 * (new - old))
+        .collect();
+    assert_eq!(row(&merged, 3), half);
+    let both = [adapter(1.0), adapter(1.0)];
+    let error = merge(&case.base(), &both, &folder("two"), options, &mut |_, _| ()).unwrap_err();
+    insta::assert_snapshot!(case.message(&error), @"DIR/adapter and DIR/adapter: both add tokens to the vocabulary, and a new token has no base weight that a weighted change could be added to");
+    // the tokenizer alone tells that a token is new
+    let whole = AdapterConfig {
+        modules_to_save: Some(vec!["embed_tokens".to_owned()]),
+        ..targets(&["v_proj"])
+    };
+    let tensors = case.adapter(&whole);
+    let tokenizer = r#"{"added_tokens": [{"id": 14, "content": "<new>"}], "model": {"vocab": {}}}"#;
+    fs::write(folder("adapter").join("tokenizer.json"), tokenizer).unwrap();
+    let out = folder("whole");
+    merge(&case.base(), &[adapter(0.5)], &out, options, &mut |_, _| ()).unwrap();
+    let merged = Pretrained::open(&out).unwrap();
+    let merged = values(&merged.checkpoint.data("model.embed_tokens.weight").unwrap());
+    let (_, trained) = tensors
+        .iter()
+        .find(|(key, _)| key.contains("embed_tokens"))
+        .unwrap();
+    assert_eq!(row(&merged, 14), row(&values(trained), 14));
+}

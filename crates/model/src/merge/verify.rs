@@ -38,7 +38,7 @@ pub fn verify(
 ) -> Result<Vec<Altered>, MergeError> {
     options.check()?;
     let weights = Weights::open(base, options.quantised)?;
-    let adapters = Adapters::open(adapters, weights.config())?;
+    let adapters = Adapters::open(adapters, weights.config(), options.base_tokens)?;
     let plan = Plan::new(&weights, &adapters, options)?;
     let merged = Pretrained::open(merged)?.checkpoint;
     let shapes = |name: &str| merged.info(name).map(|info| info.shape.clone());

@@ -136,9 +136,12 @@ impl Recipe {
         }
         let train = &self.train;
         if train.epochs.is_some() {
-            let why =
-                "cannot be combined with data.stream, whose rows are not counted; set `max_steps`";
-            return Err(Problem::new("train.epochs", why));
+            let why = "cannot be combined with data.stream, whose rows are not counted";
+            let hint = match train.max_steps {
+                Some(_) => "remove it: `max_steps` is set",
+                None => "set `max_steps` instead",
+            };
+            return Err(Problem::new("train.epochs", why).with_hint(Some(hint.to_owned())));
         }
         if train.max_steps.is_none() {
             let why = "needs `max_steps`, because data.stream has no end";

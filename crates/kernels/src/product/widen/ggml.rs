@@ -167,23 +167,29 @@ fn iq4_nl(block: &[u8; 18]) -> [__m512; 2] {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn four_bits(table: __m512, bytes: __m128i) -> [__m512; 2] {
-    let codes = _mm512_cvtepu8_epi32(bytes);
-    [
-        _mm512_permutexvar_ps(codes, table),
-        _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(codes), table),
-    ]
+    codes(bytes).map(|codes| _mm512_permutexvar_ps(codes, table))
+}
+
+/// The codes of four bits, in the lower bits of each lane; a look-up ignores the others.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn codes(bytes: __m128i) -> [__m512i; 2] {
+    let lower = _mm512_cvtepu8_epi32(bytes);
+    [lower, _mm512_srli_epi32::<4>(lower)]
 }
 
 /// As [`four_bits`]; bit `i` of `fifth` belongs to element `i`, and selects one of two tables.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn five_bits(tables: [__m512; 2], bytes: __m128i, fifth: u32) -> [__m512; 2] {
-    let [first, second] = four_bits(tables[0], bytes);
-    let codes = _mm512_cvtepu8_epi32(bytes);
-    let upper = _mm512_srli_epi32::<4>(codes);
+    let [first, second] = codes(bytes);
+    let value = |codes, fifth: u16| {
+        let without = _mm512_permutexvar_ps(codes, tables[0]);
+        _mm512_mask_permutexvar_ps(without, fifth, codes, tables[1])
+    };
     [
-        _mm512_mask_permutexvar_ps(first, fifth as u16, codes, tables[1]),
-        _mm512_mask_permutexvar_ps(second, (fifth >> 16) as u16, upper, tables[1]),
+        value(first, fifth as u16),
+        value(second, (fifth >> 16) as u16),
     ]
 }
 

@@ -120,14 +120,7 @@ mod tests {
             };
             let form = FourBit { name: "nf4", values: NF4, block: 32, absmax, rounding };
             let matrix = Quantised::new([rows, columns], noise(count.div_ceil(2)).into(), Form::FourBit(form)).unwrap();
-            let start = start % columns;
-            let length = length.min(columns - start);
-            for row in 0..rows {
-                let [mut found, mut truth] = [vec![f32::NAN; length], vec![0.0; length]];
-                widen_row(&matrix, row, start, &mut found);
-                matrix.widen(row, start, &mut truth);
-                prop_assert_eq!(bits(&found), bits(&truth));
-            }
+            assert_as_by_the_plain_loop(&matrix, start, length);
         }
     }
 
@@ -144,14 +137,20 @@ mod tests {
             let byte = |at: u64| (crate::mix(at) >> 24) as u8 & 0xbf; // f16 that are moderate numbers
             let codes: Vec<u8> = (0..(rows * kind.row_bytes(columns)) as u64).map(byte).collect();
             let matrix = Quantised::new([rows, columns], codes.into(), Form::Blocks(kind)).unwrap();
-            let start = start % columns;
-            let length = length.min(columns - start);
-            for row in 0..rows {
-                let [mut found, mut truth] = [vec![f32::NAN; length], vec![0.0; length]];
-                widen_row(&matrix, row, start, &mut found);
-                matrix.widen(row, start, &mut truth);
-                prop_assert_eq!(bits(&found), bits(&truth));
-            }
+            assert_as_by_the_plain_loop(&matrix, start, length);
+        }
+    }
+
+    /// Asserts that a part of each row is widened to the same bits.
+    fn assert_as_by_the_plain_loop(matrix: &Quantised, start: usize, length: usize) {
+        let [rows, columns] = matrix.shape();
+        let start = start % columns;
+        let length = length.min(columns - start);
+        for row in 0..rows {
+            let [mut found, mut truth] = [vec![f32::NAN; length], vec![0.0; length]];
+            widen_row(matrix, row, start, &mut found);
+            matrix.widen(row, start, &mut truth);
+            assert_eq!(bits(&found), bits(&truth), "row {row}");
         }
     }
 

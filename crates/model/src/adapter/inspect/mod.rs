@@ -154,6 +154,8 @@ pub(super) struct OpenAdapter {
     pub(super) branches: Vec<OpenBranch>,
     /// Full tensors, and those of kinds without low-rank branches, by key in their stored dtype.
     pub(super) whole: BTreeMap<String, Tensor>,
+    /// Tensors beside the factors of low-rank branches, such as DoRA's magnitudes.
+    beside: BTreeMap<String, Tensor>,
     parts: Parts,
     not_finite: Vec<NotFinite>,
     warnings: Vec<String>,
@@ -221,18 +223,30 @@ impl OpenAdapter {
         warnings.extend(skipped.iter().map(|what| format!("{what}: skipped")));
         branches.sort_by_key(|branch| order(&branch.module));
         warnings.extend(warnings::of_keys(config.as_ref(), &parts, &branches)?);
+        let is_whole = |key: &str| parts.whole.contains_key(key) || parts.alone.contains_key(key);
+        let (whole, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            tensors.into_iter().partition(|(key, _)| is_whole(key));
+        let is_beside = |key: &String| {
+            let mut factors = parts.factors.values();
+            factors.any(|factors| factors.beside.contains(key))
+        };
+        let beside = rest.into_iter().filter(|(key, _)| is_beside(key)).collect();
         Ok(Self {
             path,
             config,
             branches,
-            whole: tensors
-                .into_iter()
-                .filter(|(key, _)| parts.whole.contains_key(key) || parts.alone.contains_key(key))
-                .collect(),
+            whole,
+            beside,
             parts,
             not_finite,
             warnings,
         })
+    }
+
+    /// All tensors but the factors of low-rank branches.
+    pub(super) fn full_tensors(&self) -> BTreeMap<&str, &Tensor> {
+        let all = self.whole.iter().chain(&self.beside);
+        all.map(|(key, tensor)| (key.as_str(), tensor)).collect()
     }
 
     fn look(branch: &OpenBranch) -> LowRankModule {

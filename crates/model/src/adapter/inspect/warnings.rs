@@ -182,8 +182,13 @@ fn missing(config: &AdapterConfig, modules: &[&str]) -> Result<Vec<String>, Adap
     let [what, noun] = of_a_module(config);
     let mut warnings = Vec::new();
     if let Some(Targets::Names(names)) = &config.target_modules {
-        let found = |name: &&String| modules.iter().any(|module| is_end(module, name));
-        let without: Vec<String> = names.iter().filter(|name| !found(name)).cloned().collect();
+        let found = |name: &String| modules.iter().any(|module| is_end(module, name));
+        let excluded = |name: &String| match &config.exclude_modules {
+            Some(Targets::Names(others)) => others.iter().any(|other| is_end(name, other)),
+            Some(Targets::Regex(_)) | None => false,
+        };
+        let without = names.iter().filter(|name| !found(name) && !excluded(name));
+        let without: Vec<String> = without.cloned().collect();
         if !without.is_empty() {
             warnings.push(format!(
                 "targets without {what} in the file: {}",

@@ -3,6 +3,8 @@ use serde_json::json;
 
 use super::super::config::Bias;
 use super::super::targets::Targets;
+use simmer_checkpoint::config::ModelConfig;
+
 use super::*;
 use simmer_checkpoint::layout::modules;
 

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use simmer_hint::Hint;
 
 use super::*;
+use crate::adapter::unmatched::check_layers;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::layout::modules;
 
@@ -135,14 +136,24 @@ fn modules_of_another_family_are_named() {
 fn one_name_of_several_that_matches_nothing() {
     insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj", "v_prj"]})), @"target_modules: `v_prj` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `v_proj`?");
     insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["lm_haed"]})), @"modules_to_save: `lm_haed` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `lm_head`?");
-    insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"k_proj": 4}})), @"rank_pattern: `k_proj` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `k_proj`?");
+    insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"k_proj": 4}})), @"
+    rank_pattern: `k_proj` matches no target module
+    hint: add the module to the targets, or remove the pattern
+    ");
+    insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "alpha_pattern": {"k_porj": 4}})), @"alpha_pattern: `k_porj` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `k_proj`?");
     let keys = json!({"target_modules": ["q_proj", "v_prj"], "exclude_modules": ["x"]});
     let chosen = select(&config(keys), &model(), Unmatched::Warn).unwrap();
     assert_eq!(chosen.adapted.len(), 3);
     assert_eq!(chosen.warnings.len(), 2);
     let keys = json!({"target_modules": ["q_proj"], "exclude_modules": "x.*"});
-    let chosen = select(&config(keys), &model(), Unmatched::Refuse).unwrap();
+    let chosen = select(&config(keys), &model(), Unmatched::Warn).unwrap();
     assert!(chosen.warnings[0].starts_with("exclude_modules: `x.*` matches no module"));
+    insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["k_porj"]})), @"exclude_modules: `k_porj` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `k_proj`?");
+    let layers =
+        |layers| config(json!({"target_modules": ["q_proj"], "layers_to_transform": layers}));
+    check_layers(&layers(json!([0, 2])), &model()).unwrap();
+    let error = check_layers(&layers(json!([0, 9])), &model()).unwrap_err();
+    insta::assert_snapshot!(error, @"layers_to_transform: the model has no layer 9: expected layers from 0 to 2");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn merges_into_dequantised_weights_are_pefts() {
         };
         let (dir, report) = case.merge(&case.quantised, options);
         let merged = Pretrained::open(&dir.path().join("out")).unwrap();
-        assert!(merged.checkpoint.first_quantised().is_none());
+        assert!(merged.checkpoint.most_quantised().is_none());
         case.assert_pefts(&merged.checkpoint);
         case.assert_errors(&report.quantised);
     }

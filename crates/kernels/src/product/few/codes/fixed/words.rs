@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use simmer_blocks::ggml::BlockType;
 use simmer_blocks::{Form, Quantised};
 
 use super::token::{group_sums, unit};
@@ -55,10 +54,7 @@ pub(super) struct Block<'a, const H: usize, const T: usize> {
 
 /// If the weight has blocks of 256 elements.
 pub(super) fn takes(form: &Form) -> bool {
-    matches!(
-        form,
-        Form::Blocks(BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K)
-    )
+    matches!(form, Form::Blocks(kind) if kind.block_len() == BLOCK)
 }
 
 impl<const H: usize> Words<H> {
