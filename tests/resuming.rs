@@ -132,11 +132,15 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         "method.lora.init_lora_weights=pissa",
         "method.lora.init_lora_weights=pissa_niter_2",
         "method.lora.init_lora_weights=olora",
+        "method.lora.init_lora_weights=qera",
     ] {
         let kitchen = Kitchen::new();
         // whose heads have as many features as its hidden states, as adaption prompts need
         let base = format!("base.path={}", quoted(&golden::folder("llama3-rope")));
-        let sets = [kind, &base, "train.checkpoint_every={steps=2}"];
+        let mut sets = vec![kind, &base, "train.checkpoint_every={steps=2}"];
+        if kind.ends_with("qera") {
+            sets.push("base.precision=nf4");
+        }
         let whole = kitchen.whole(&sets, "whole");
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter {

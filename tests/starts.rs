@@ -8,6 +8,7 @@ use simmer_model::base::{self, BaseConfig};
 use simmer_model::{LlamaForCausalLM, Sequence};
 
 use crate::golden;
+use crate::training::Kitchen;
 
 fn logits(model: &LlamaForCausalLM, ids: &[u32]) -> Vec<f32> {
     let hidden = model.hidden(&Sequence::from_rows(&[ids]), None);
@@ -85,5 +86,28 @@ fn a_saved_adapter_is_the_change_since_the_start() {
             let difference = golden::max_difference(&again, &expected);
             assert!(difference < 1e-4, "{init} {converts}: {difference}");
         }
+    }
+}
+
+/// What an adapter starts at decides where it ends, and nothing else: it is saved as plain LoRA, and resumed from its checkpoint.
+#[test]
+fn an_adapter_that_started_at_an_error_is_plain_lora() {
+    let kitchen = Kitchen::new();
+    let nf4 = "base.precision=nf4";
+    let plain = kitchen.whole(&[nf4], "plain");
+    let mut before = vec![plain];
+    for init in ["loftq", "qera"] {
+        let set = format!("method.lora.init_lora_weights={init}");
+        let adapter = kitchen.whole(&[nf4, &set], init);
+        assert!(!before.contains(&adapter), "{init}");
+        assert_eq!(
+            kitchen.whole(&[nf4, &set], &format!("{init} again")),
+            adapter
+        );
+        let folder = AdapterFolder::open(kitchen.path(init).join("adapter")).unwrap();
+        let config = folder.config();
+        assert_eq!((config.r, config.kind.name), (4, "LoRA"));
+        assert_eq!(config.init_lora_weights, true);
+        before.push(adapter);
     }
 }

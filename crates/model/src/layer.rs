@@ -14,6 +14,7 @@ use simmer_kernels::{
 };
 
 use crate::adapter::kind::{BesideEmbedding, BesideLinear};
+use crate::input_squares::InputSquares;
 use crate::token_rows::TokenRows;
 use crate::weight::Weight;
 
@@ -26,6 +27,9 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// What is trained beside the weight.
     pub adapter: Option<BesideLinear>,
+    /// Takes note of what the layer reads.
+    #[module(skip)]
+    pub(crate) watched: Option<InputSquares>,
 }
 
 impl Linear {
@@ -34,6 +38,7 @@ impl Linear {
     /// # Shapes
     /// `x`: `[T, I]`. `dropout_keys`: `[T]`. Result: `[T, O]`.
     pub fn forward(&self, x: Tensor<2>, dropout_keys: Option<&Arc<[u64]>>) -> Tensor<2> {
+        self.watch(&x);
         let weight = self.weight.val();
         let y = match &self.adapter {
             None => linear(x, weight),
@@ -58,6 +63,9 @@ impl Linear {
         if branches.iter().any(Option::is_none) {
             return layers.map(|layer| layer.forward(x.clone(), dropout_keys));
         }
+        for layer in layers {
+            layer.watch(&x);
+        }
         let mut branches = branches.into_iter().map(Option::flatten);
         let products = layers.map(|layer| (layer.weight.val(), branches.next().flatten()));
         let mut results = lora_linears(x, products).into_iter();
@@ -65,6 +73,12 @@ impl Linear {
             Some(y) => layer.with_bias(y),
             None => unreachable!("each layer has a result"),
         })
+    }
+
+    fn watch(&self, x: &Tensor<2>) {
+        if let Some(squares) = &self.watched {
+            squares.add(x);
+        }
     }
 
     fn with_bias(&self, y: Tensor<2>) -> Tensor<2> {

@@ -29,6 +29,7 @@ mod resume;
 mod run;
 mod sample;
 mod schedule;
+mod start;
 pub mod tokenizer;
 pub mod tracking;
 mod trained;

@@ -20,6 +20,7 @@ use crate::observer::Observer;
 use crate::ranks::check_first_step;
 use crate::rates;
 use crate::recipe::{Method, Recipe, full_on_quantised, of_adapter_table};
+use crate::start;
 use crate::tokenizer;
 use crate::vocabulary::Vocabulary;
 use simmer_recipe::Problem;
@@ -85,7 +86,10 @@ impl Prepared {
             observer.on_notice(&shares);
         }
         let model = base.load_at(recipe.train.seed, &placement)?;
-        let (model, adapter) = choose_trained(recipe, model, &vocabulary, starts, observer)?;
+        let (mut model, adapter) = choose_trained(recipe, model, &vocabulary, starts, observer)?;
+        if starts == Starts::OfWeights {
+            model = start::at_error(recipe, model, &base, &data, observer)?;
+        }
         Ok(Self {
             data,
             lint,

@@ -66,7 +66,8 @@ pub struct LoraConfig {
     pub use_dora: bool,
     /// How A and B start: `true` with A random and B zero, `"pissa"` with the largest singular values of the weight, `"pissa_niter_N"`
     /// with these by N iterations of a randomised decomposition, `"olora"` with its QR decomposition. The start is subtracted from the
-    /// weight, so that training starts at the base model.
+    /// weight, so that training starts at the base model. With `base.precision = "nf4"`, `"fp4"` or `"int8"` also `"loftq"` and `"qera"`:
+    /// they make up for the error of the quantisation; `"qera"` counts input features by their size in 64 training rows.
     pub init_lora_weights: Init,
     /// Whether an adapter that started at factors of the weights is saved as plain LoRA of twice the rank, for the untouched base
     /// model; if false, in PEFT's form, for which PEFT computes the start again when it loads it.
@@ -497,7 +498,7 @@ fn join(
 }
 
 /// The most elements of weights that are decomposed at the same time.
-const AT_A_TIME: usize = 1 << 26;
+pub(super) const AT_A_TIME: usize = 1 << 26;
 
 /// The factors that the adapters of modules start with; `None` for those that do not start at factors of their weight.
 ///

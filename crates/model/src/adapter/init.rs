@@ -1,7 +1,8 @@
 //! How the factors A and B of a low-rank branch start: PEFT's `init_lora_weights`.
 //!
 //! By default B is zero. PiSSA and OLoRA start at factors of the weight itself; the branch then computes the change since the
-//! start ([`super::kind::PISSA`]).
+//! start ([`super::kind::PISSA`]). LoftQ and QERA start at factors of the error of a quantised weight
+//! ([`super::quantisation_error`]); their branch is plain LoRA.
 //!
 //! Source: Meng et al. 2024 (PiSSA), equations 2 to 4; Büyükakyüz 2024 (OLoRA), section 3; PEFT 0.21 `lora/layer.py`,
 //! `pissa_init` and `olora_init`.
@@ -31,6 +32,10 @@ pub enum Init {
     PissaNiter(usize),
     /// The first columns of Q and rows of R in the weight's QR decomposition (`"olora"`).
     Olora,
+    /// The largest singular values of the error of a quantised weight (`"loftq"`).
+    Loftq,
+    /// The same, where each input feature counts by its size in some training rows (`"qera"`).
+    Qera,
 }
 
 /// The factors that a branch starts with, whose product is part of the weight.
@@ -47,7 +52,8 @@ const MOST_ITERATIONS: usize = 1000;
 
 impl Init {
     /// What `init_lora_weights` may be in a recipe.
-    pub(super) const EXPECTED: &str = "true, \"pissa\", \"pissa_niter_N\" or \"olora\"";
+    pub(super) const EXPECTED: &str =
+        "true, \"pissa\", \"pissa_niter_N\", \"olora\", \"loftq\" or \"qera\"";
 
     /// A start at factors of the weight by the name in PEFT's configuration; `None` for other names.
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -67,17 +73,31 @@ impl Init {
         named.unwrap_or_default()
     }
 
-    /// The value of PEFT's key.
+    /// A start by its name in a recipe.
+    fn of_recipe(name: &str) -> Option<Self> {
+        match name {
+            "loftq" => Some(Self::Loftq),
+            "qera" => Some(Self::Qera),
+            name => Self::named(name),
+        }
+    }
+
+    /// The value of PEFT's key. An adapter that started at an error is saved as any other: it is used as it is.
     pub(super) fn to_peft(self) -> Value {
         match self {
-            Self::Zero => Value::Bool(true),
+            Self::Zero | Self::Loftq | Self::Qera => Value::Bool(true),
             named => Value::String(named.to_string()),
         }
     }
 
     /// Whether it starts at factors of the weight.
     pub fn is_of_weight(self) -> bool {
-        self != Self::Zero
+        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora)
+    }
+
+    /// Whether it starts at factors of the error of a quantised weight.
+    pub fn is_of_error(self) -> bool {
+        matches!(self, Self::Loftq | Self::Qera)
     }
 
     /// Whether it depends on random numbers that no file has.
@@ -88,7 +108,7 @@ impl Init {
     /// The kind of adapter that starts so.
     pub(super) fn kind(self) -> &'static Kind {
         match self {
-            Self::Zero => &LORA,
+            Self::Zero | Self::Loftq | Self::Qera => &LORA,
             Self::Pissa | Self::PissaNiter(_) => &PISSA,
             Self::Olora => &OLORA,
         }
@@ -113,7 +133,7 @@ impl Init {
             shape,
         };
         let found = match self {
-            Self::Zero => return None,
+            Self::Zero | Self::Loftq | Self::Qera => return None,
             Self::Pissa => truncated(matrix, rank),
             Self::PissaNiter(iterations) => {
                 let stream = format!("{module}.pissa");
@@ -140,7 +160,7 @@ impl Factors {
     }
 
     /// `√(σ/s)` of each pair of vectors on either side.
-    fn of_values(mut found: Truncated, scale: f64) -> Self {
+    pub(super) fn of_values(mut found: Truncated, scale: f64) -> Self {
         let sides = found.left.iter_mut().zip(&mut found.right);
         for ((left, right), value) in sides.zip(&found.values) {
             let root = (value / scale).sqrt();
@@ -159,6 +179,8 @@ impl fmt::Display for Init {
             Self::Pissa => f.write_str("pissa"),
             Self::PissaNiter(iterations) => write!(f, "pissa_niter_{iterations}"),
             Self::Olora => f.write_str("olora"),
+            Self::Loftq => f.write_str("loftq"),
+            Self::Qera => f.write_str("qera"),
         }
     }
 }
@@ -181,7 +203,7 @@ impl schemars::JsonSchema for Init {
         schemars::json_schema!({
             "anyOf": [
                 { "const": true },
-                { "type": "string", "pattern": "^(pissa|pissa_niter_[0-9]+|olora)$" }
+                { "type": "string", "pattern": "^(pissa|pissa_niter_[0-9]+|olora|loftq|qera)$" }
             ]
         })
     }
@@ -210,7 +232,7 @@ impl<'de> Deserialize<'de> for Init {
 
             fn visit_str<E: Error>(self, name: &str) -> Result<Init, E> {
                 let expected = Init::EXPECTED;
-                Init::named(name)
+                Init::of_recipe(name)
                     .ok_or_else(|| E::custom(format!("expected {expected}, found \"{name}\"")))
             }
         }

@@ -44,7 +44,7 @@ impl LoraConfig {
                 hint: Some(hint.to_owned()),
             })
         };
-        if init.is_of_weight() && self.use_dora {
+        if (init.is_of_weight() || init.is_of_error()) && self.use_dora {
             let why = format!("\"{init}\" cannot be combined with `use_dora`");
             return wrong("init_lora_weights", why, "remove one of the two keys");
         }

@@ -165,6 +165,7 @@ impl Weights<'_, '_> {
             weight,
             bias,
             adapter,
+            watched: None,
         }))
     }
 

@@ -104,6 +104,26 @@ impl Base {
         })
     }
 
+    /// The elements of a weight before it is quantised while it is loaded.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn before_quantisation(
+        &self,
+        tensor: &TensorLayout,
+        seed: u64,
+    ) -> Result<Vec<f32>, BaseError> {
+        let Some(checkpoint) = &self.checkpoint else {
+            let values = random(&self.config, tensor, seed);
+            return Ok(floats(values.as_bytes(), Dtype::F32));
+        };
+        let info = checkpoint.info(&tensor.name)?;
+        let (dtype, [rows, _]) = (info.dtype, shape(&info.shape));
+        let values = floats(&checkpoint.rows(&tensor.name, 0..rows)?, dtype);
+        checkpoint.release(&tensor.name, 0..rows);
+        Ok(values)
+    }
+
     /// A matrix that stays quantised as it is stored.
     fn as_stored(&self, tensor: &TensorLayout) -> Result<Option<Quantised>, BaseError> {
         match self.stays_in(tensor) {

@@ -7,7 +7,7 @@ use simmer_checkpoint::hub::HubName;
 use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
 use simmer_model::Recompute;
-use simmer_model::adapter::AdapterError;
+use simmer_model::adapter::{AdapterError, Init};
 use simmer_model::base::{BaseConfig, Compute, Offload};
 
 use super::{Method, Recipe};
@@ -84,6 +84,9 @@ impl Recipe {
             .precision
             .filter(|precision| precision.is_quantised());
         match (quantised, &self.method) {
+            (quantised, Method::Lora(lora)) if lora.init_lora_weights.is_of_error() => {
+                self.check_start_at_error(lora.init_lora_weights, quantised.is_some())
+            }
             (Some(precision), Method::Full(_)) => Err(full_on_quantised(precision.name())),
             (None, Method::Full(_)) if self.base.compute == Some(Compute::Fp8) => {
                 let why = "\"fp8\" multiplies frozen weights, and [method.full] trains all of them";
@@ -92,6 +95,27 @@ impl Recipe {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The error of a quantisation is known while it is made; the size of features, from rows that are read before.
+    fn check_start_at_error(&self, init: Init, is_quantised: bool) -> Result<(), Problem> {
+        let problem = |why: String, hint: &str| {
+            let problem = Problem::new("method.lora.init_lora_weights", why);
+            Err(problem.with_hint(Some(hint.to_owned())))
+        };
+        if !is_quantised {
+            let why = format!(
+                "\"{init}\" starts at the error of a quantisation, and base.precision quantises nothing"
+            );
+            let hint = "set base.precision = \"nf4\", \"fp4\" or \"int8\", or remove init_lora_weights; of a base model that is stored quantised, \
+                        the error is not known";
+            return problem(why, hint);
+        }
+        if init == Init::Qera && self.data.stream {
+            let why = "\"qera\" needs training rows before the first step, and data.stream reads them later".to_owned();
+            return problem(why, "use \"loftq\", or remove data.stream");
+        }
+        Ok(())
     }
 
     /// A base model that is not in the memory of its device is frozen, and its layers compute one after the other in both

@@ -428,6 +428,31 @@ fn an_optimizer_may_be_its_name_alone() {
 }
 
 #[test]
+fn an_adapter_starts_at_the_error_of_a_quantisation_that_is_made() {
+    let qera = "method.lora.init_lora_weights=qera";
+    let said = |sets: &[&str]| error(&parse(MINIMAL, sets).unwrap_err());
+    insta::assert_snapshot!(said(&[qera]), @r#"
+    --set method.lora.init_lora_weights=qera: "qera" starts at the error of a quantisation, and base.precision quantises nothing
+    hint: set base.precision = "nf4", "fp4" or "int8", or remove init_lora_weights; of a base model that is stored quantised, the error is not known
+    "#);
+    let nf4 = "base.precision=nf4";
+    insta::assert_snapshot!(said(&[qera, nf4, "data.stream=true", "train.max_steps=3"]), @r#"
+    --set method.lora.init_lora_weights=qera: "qera" needs training rows before the first step, and data.stream reads them later
+    hint: use "loftq", or remove data.stream
+    "#);
+    insta::assert_snapshot!(said(&[qera, nf4, "method.lora.use_dora=true"]), @r#"
+    --set method.lora.init_lora_weights=qera: "qera" cannot be combined with `use_dora`
+    hint: remove one of the two keys
+    "#);
+    for sets in [
+        [qera, nf4],
+        ["method.lora.init_lora_weights=loftq", "base.precision=int8"],
+    ] {
+        parse(MINIMAL, &sets).unwrap();
+    }
+}
+
+#[test]
 fn a_base_model_in_its_files_needs_layers_one_by_one() {
     let offload = "path = \"base\"\noffload = \"disk\"";
     let text = MINIMAL.replacen("path = \"base\"", offload, 1);

@@ -1,0 +1,186 @@
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use serde_json::json;
+use simmer_checkpoint::ModelConfig;
+use simmer_checkpoint::layout::ModuleKind;
+
+use super::super::decomposition::truncated;
+use super::super::{LoraConfig, Starts, attach, selection};
+use super::*;
+use crate::base::{BaseConfig, BasePrecision};
+use crate::parameters::Parameters;
+
+const HIDDEN: usize = 64;
+const INNER: usize = 96;
+
+/// A random model in nf4, and its adapter of a rank.
+fn model(rank: usize) -> (Base, LoraConfig, LlamaForCausalLM) {
+    let json = json!({
+        "model_type": "llama", "vocab_size": 40, "hidden_size": HIDDEN, "intermediate_size": INNER,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3, "tie_word_embeddings": false
+    });
+    let mut config = BaseConfig::default();
+    config.init = Some(ModelConfig::from_json(&json, Path::new("config.json")).unwrap());
+    config.precision = Some(BasePrecision::Nf4);
+    let base = config.open().unwrap();
+    let lora = LoraConfig {
+        rank,
+        alpha: 3.0 * rank as f64,
+        targets: serde_json::from_value(json!(["q_proj", "down_proj", "embed_tokens"])).unwrap(),
+        ..LoraConfig::default()
+    };
+    let model = base.load(7, &Device::flex()).unwrap();
+    let model = attach(model, &lora, 3, "base", Starts::OfWeights)
+        .unwrap()
+        .model;
+    (base, lora, model)
+}
+
+const ROWS: [&[u32]; 3] = [&[1, 5, 9, 13, 30, 22], &[2, 3, 39], &[8, 21, 4, 4]];
+
+fn started(rank: usize, init: Init) -> (Base, LlamaForCausalLM, Selection) {
+    let (base, lora, model) = model(rank);
+    let chosen = selection(&lora, model.config()).unwrap();
+    let model = make_up_for_quantisation(model, &chosen, init, &base, &ROWS, 7, 7).unwrap();
+    (base, model, chosen)
+}
+
+fn values(parameters: &Parameters, end: &str) -> Vec<f32> {
+    let (_, found) = parameters
+        .iter()
+        .find(|(name, _)| name.ends_with(end))
+        .unwrap();
+    found.to_data().iter::<f32>().collect()
+}
+
+/// `s B A` of a module, row after row.
+fn product(model: &LlamaForCausalLM, module: &Selected) -> Vec<f32> {
+    let parameters = model.trainable();
+    let keys = peft_keys(model);
+    let of = |end: &str| {
+        let key = format!("{KEY_PREFIX}{}{end}", module.name);
+        let (name, _) = keys.iter().find(|(_, other)| **other == key).unwrap();
+        values(&parameters, name)
+    };
+    let [a, b] = kind::factors(false).map(|tensor| of(tensor.end));
+    let ([outputs, inputs], rank) = (module.shape, module.rank);
+    let element = |row: usize, column: usize| -> f32 {
+        let terms = (0..rank).map(|k| b[row * rank + k] * a[k * inputs + column]);
+        terms.sum::<f32>() * module.scaling as f32
+    };
+    (0..outputs)
+        .flat_map(|row| (0..inputs).map(move |column| (row, column)))
+        .map(|(row, column)| element(row, column))
+        .collect()
+}
+
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values
+        .map(|value| f64::from(value).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+#[test]
+fn loftq_is_the_best_approximation_of_the_error() {
+    // less than the sides, and more
+    for rank in [4, 100] {
+        let (base, mut model, chosen) = started(rank, Init::Loftq);
+        let linear = chosen
+            .adapted
+            .iter()
+            .filter(|module| module.kind == ModuleKind::Linear);
+        let mut count = 0;
+        for module in linear {
+            let error = error(&mut model, module, &base, 7).unwrap();
+            let product = product(&model, module);
+            let left = norm(
+                error
+                    .iter()
+                    .zip(&product)
+                    .map(|(error, product)| error - product),
+            );
+            let matrix = Matrix {
+                values: &error,
+                shape: module.shape,
+            };
+            let best = truncated(matrix, rank.min(HIDDEN)).values;
+            let all = norm(error.iter().copied());
+            let expected =
+                (all.powi(2) - best.iter().map(|value| value.powi(2)).sum::<f64>()).max(0.0);
+            // the decomposition is a random one; whole, f32 factors leave their rounding
+            assert!(
+                left <= 1.01 * expected.sqrt() + 1e-5 * all,
+                "{left} {expected} {all}"
+            );
+            assert!(all > 0.0 && left < 0.95 * all, "{left} of {all}");
+            count += 1;
+        }
+        assert_eq!(count, 4);
+        // the embedding is not quantised, and starts as ever
+        let keys = peft_keys(&model);
+        let key = |(name, key): (&String, &String)| {
+            key.ends_with("lora_embedding_A").then(|| name.clone())
+        };
+        let name = keys.iter().find_map(key).unwrap();
+        let a = values(&model.trainable(), &name);
+        assert!(a.iter().all(|value| *value == 0.0));
+    }
+}
+
+#[test]
+fn qera_leaves_less_of_what_a_layer_computes_wrongly() {
+    // the error of each feature counts by its size
+    let weighted = |init| {
+        let (base, mut model, chosen) = started(4, init);
+        let linear = chosen
+            .adapted
+            .iter()
+            .filter(|module| module.kind == ModuleKind::Linear);
+        let modules: Vec<&Selected> = linear.collect();
+        // with the branches, inputs are nearly those that QERA has seen
+        let sizes = sizes_of_inputs(&mut model, &modules, &ROWS, 7);
+        let mut left = |module: &Selected, sizes: &[f32]| {
+            let error = error(&mut model, module, &base, 7).unwrap();
+            let rest = error
+                .iter()
+                .zip(product(&model, module))
+                .map(|(error, product)| error - product);
+            norm(
+                rest.zip(sizes.iter().cycle())
+                    .map(|(rest, size)| rest * size),
+            )
+        };
+        let pairs = modules.iter().zip(&sizes);
+        pairs
+            .map(|(module, sizes)| left(module, sizes.as_ref().unwrap()))
+            .collect::<Vec<f64>>()
+    };
+    let [loftq, qera] = [weighted(Init::Loftq), weighted(Init::Qera)];
+    assert_eq!(qera.len(), 4);
+    for (loftq, qera) in loftq.iter().zip(&qera) {
+        assert!(*qera < 0.99 * loftq, "{qera} {loftq}");
+    }
+    // and the whole model is nearer to the one that was not quantised
+    let hidden = |model: &LlamaForCausalLM| {
+        let sequence = Sequence::from_rows(&ROWS);
+        let hidden = model.valid().hidden(&sequence, None).into_data();
+        hidden.iter::<f32>().collect::<Vec<f32>>()
+    };
+    let (base, _, none) = model(4);
+    let mut whole = BaseConfig::default();
+    whole.init = Some(base.config.clone());
+    let truth = hidden(&whole.open().unwrap().load(7, &Device::flex()).unwrap());
+    let apart = |model: &LlamaForCausalLM| {
+        norm(
+            hidden(model)
+                .iter()
+                .zip(&truth)
+                .map(|(found, truth)| found - truth),
+        )
+    };
+    let [none, qera] = [apart(&none), apart(&started(16, Init::Qera).1)];
+    assert!(qera < none, "{qera} {none}");
+}
