@@ -172,6 +172,7 @@ mod tests {
         <head>
         <meta charset="utf-8">
         <meta name="viewport" content="width=device-width">
+        <meta name="generator" content="simmer">
         <title>a &lt; 'b' &amp; &quot;c/d&quot;</title>
         <style>:root { color-scheme: light dark; }
         b { color: red; }

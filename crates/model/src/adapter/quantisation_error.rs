@@ -11,6 +11,8 @@
 //!
 //! Axes: O output features, I input features, r rank.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
@@ -56,42 +58,57 @@ pub fn make_up_for_quantisation(
     if init == Init::Qera {
         sizes = sizes_of_inputs(&mut model, &quantised, rows, tokens);
     }
-    let keys = peft_keys(&model);
+    let mut rest = &quantised[..];
+    let mut starts = Vec::with_capacity(quantised.len());
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(fitting(rest));
+        let errors = now
+            .iter()
+            .map(|module| error(&mut model, module, base, seed));
+        let errors: Vec<Vec<f32>> = errors.collect::<Result<_, _>>()?;
+        let factors = now.par_iter().zip(errors).zip(sizes.par_drain(..now.len()));
+        let factors =
+            factors.map(|((module, error), sizes)| factors_of(module, error, sizes, seed));
+        starts.extend(factors.collect::<Vec<_>>());
+        rest = later;
+    }
+    Ok(with_factors(model, &quantised, starts))
+}
+
+/// How many of the first modules are decomposed at the same time.
+fn fitting(modules: &[&Selected]) -> usize {
+    let mut elements = 0;
+    let fit = modules.iter().take_while(|module| {
+        elements += module.shape.iter().product::<usize>();
+        elements <= AT_A_TIME
+    });
+    fit.count().max(1)
+}
+
+/// The model with these factors in the branches of modules.
+fn with_factors(
+    model: LlamaForCausalLM,
+    modules: &[&Selected],
+    factors: Vec<Factors>,
+) -> LlamaForCausalLM {
+    let names: BTreeMap<String, String> = peft_keys(&model)
+        .into_iter()
+        .map(|(name, key)| (key, name))
+        .collect();
     let device = model.device().without_autodiff();
     let [of_a, of_b] = kind::factors(false);
     let mut values = model.trainable();
-    let mut all = quantised.into_iter().zip(sizes).peekable();
-    while all.peek().is_some() {
-        let mut elements = 0;
-        let mut together = Vec::new();
-        while let Some((module, _)) = all.peek()
-            && (together.is_empty()
-                || elements + module.shape.iter().product::<usize>() <= AT_A_TIME)
-        {
-            elements += module.shape.iter().product::<usize>();
-            let Some((module, sizes)) = all.next() else {
-                break;
-            };
-            let error = error(&mut model, module, base, seed)?;
-            together.push((module, error, sizes));
-        }
-        let found: Vec<(&Selected, Factors)> = together
-            .into_par_iter()
-            .map(|(module, error, sizes)| (module, factors(module, error, sizes, seed)))
-            .collect();
-        for (module, Factors { a, b }) in found {
-            for (tensor, new) in [(of_a, a), (of_b, b)] {
-                let key = format!("{KEY_PREFIX}{}{}", module.name, tensor.end);
-                let name = keys.iter().find(|(_, other)| **other == key);
-                if let Some((name, _)) = name {
-                    let count = new.len();
-                    let new = Tensor::from_data(TensorData::new(new, [count]), &device);
-                    values.insert(name.clone(), new);
-                }
+    for (module, Factors { a, b }) in modules.iter().zip(factors) {
+        for (tensor, new) in [(of_a, a), (of_b, b)] {
+            let key = format!("{KEY_PREFIX}{}{}", module.name, tensor.end);
+            if let Some(name) = names.get(&key) {
+                let count = new.len();
+                let new = Tensor::from_data(TensorData::new(new, [count]), &device);
+                values.insert(name.clone(), new);
             }
         }
     }
-    Ok(model.with_trainable(&values))
+    model.with_trainable(&values)
 }
 
 fn weight(base: &Base, module: &Selected) -> TensorLayout {
@@ -163,51 +180,52 @@ fn error(
 }
 
 /// The factors of a module. Ranks beyond the sides of the weight stay zero.
-fn factors(module: &Selected, mut error: Vec<f32>, sizes: Option<Vec<f32>>, seed: u64) -> Factors {
-    let Selected {
-        name,
-        shape,
-        rank,
-        scaling,
-        ..
-    } = module;
-    let [outputs, inputs] = *shape;
-    let sizes = sizes.map(|mut sizes| {
-        let mean = sizes.iter().sum::<f32>() / inputs as f32;
-        for size in &mut sizes {
-            *size = size.max(SMALLEST * mean).max(f32::MIN_POSITIVE);
-        }
-        sizes
-    });
+fn factors_of(
+    module: &Selected,
+    mut error: Vec<f32>,
+    sizes: Option<Vec<f32>>,
+    seed: u64,
+) -> Factors {
+    let ([outputs, inputs], rank) = (module.shape, module.rank);
+    let sizes = sizes.map(without_zeros);
     if let Some(sizes) = &sizes {
-        for row in error.chunks_exact_mut(inputs) {
-            for (error, size) in row.iter_mut().zip(sizes) {
-                *error *= size;
-            }
-        }
+        by_column(&mut error, sizes, |error, size| error * size);
     }
-    let most = (*rank).min(outputs).min(inputs);
+    let most = rank.min(outputs).min(inputs);
     let matrix = Matrix {
         values: &error,
-        shape: *shape,
+        shape: module.shape,
     };
-    let found = randomised(matrix, most, ITERATIONS, seed, &format!("{name}.error"));
-    let Factors { mut a, b } = Factors::of_values(found, *scaling);
+    let stream = format!("{}.error", module.name);
+    let found = randomised(matrix, most, ITERATIONS, seed, &stream);
+    let Factors { mut a, b } = Factors::of_values(found, module.scaling);
     if let Some(sizes) = &sizes {
-        for row in a.chunks_exact_mut(inputs) {
-            for (a, size) in row.iter_mut().zip(sizes) {
-                *a /= size;
-            }
-        }
+        by_column(&mut a, sizes, |a, size| a / size);
     }
     a.resize(rank * inputs, 0.0);
-    let wide = b.chunks_exact(most).flat_map(|row| {
+    let b = b.chunks_exact(most).flat_map(|row| {
         let rest = std::iter::repeat_n(0.0, rank - most);
         row.iter().copied().chain(rest)
     });
-    Factors {
-        a,
-        b: wide.collect(),
+    Factors { a, b: b.collect() }
+}
+
+/// Sizes by which one can divide.
+fn without_zeros(mut sizes: Vec<f32>) -> Vec<f32> {
+    let mean = sizes.iter().sum::<f32>() / sizes.len() as f32;
+    let least = (SMALLEST * mean).max(f32::MIN_POSITIVE);
+    for size in &mut sizes {
+        *size = size.max(least);
+    }
+    sizes
+}
+
+/// Changes each element of a matrix by the size of its column.
+fn by_column(matrix: &mut [f32], sizes: &[f32], f: fn(f32, f32) -> f32) {
+    for row in matrix.chunks_exact_mut(sizes.len()) {
+        for (value, size) in row.iter_mut().zip(sizes) {
+            *value = f(*value, *size);
+        }
     }
 }
 
