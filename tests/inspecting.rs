@@ -138,6 +138,28 @@ fn differences_equal_numpys() {
     }
 }
 
+/// A page is written anew, and no other file is replaced.
+#[test]
+fn a_page_replaces_pages_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = golden::adapter_folder("tied-gqa", "qkvo");
+    let inspected = |file: &str| {
+        let args = [
+            "adapter",
+            "inspect",
+            adapter.to_str().unwrap(),
+            "--html",
+            file,
+        ];
+        simmer(folder.path(), &args).status.success()
+    };
+    assert!(inspected("page.html") && inspected("page.html"));
+    std::fs::write(folder.path().join("mine.toml"), "rank = 4").unwrap();
+    assert!(!inspected("mine.toml"));
+    let kept = std::fs::read_to_string(folder.path().join("mine.toml")).unwrap();
+    assert_eq!(kept, "rank = 4");
+}
+
 /// DoRA's magnitudes are a part of an adapter, though not of its low-rank updates.
 #[test]
 fn magnitudes_are_compared() {

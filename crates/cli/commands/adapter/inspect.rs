@@ -49,6 +49,9 @@ pub(super) struct Inspected {
 
 impl Inspect {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(path) = &self.html {
+            page_file::check(path, "--html")?;
+        }
         let mut all = Vec::new();
         for adapter in &self.adapters {
             let path = hub::locate(adapter, What::Adapter)?;
