@@ -14,7 +14,7 @@ use simmer_kernels::{
 };
 
 use crate::adapter::kind::{BesideEmbedding, BesideLinear};
-use crate::input_squares::InputSquares;
+use crate::input_record::InputRecord;
 use crate::token_rows::TokenRows;
 use crate::weight::Weight;
 
@@ -27,9 +27,9 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// What is trained beside the weight.
     pub adapter: Option<BesideLinear>,
-    /// Takes note of what the layer reads.
+    /// Where to note what the layer reads.
     #[module(skip)]
-    pub(crate) watched: Option<InputSquares>,
+    pub(crate) watched: Option<InputRecord>,
 }
 
 impl Linear {
@@ -76,8 +76,8 @@ impl Linear {
     }
 
     fn watch(&self, x: &Tensor<2>) {
-        if let Some(squares) = &self.watched {
-            squares.add(x);
+        if let Some(record) = &self.watched {
+            record.add(x);
         }
     }
 

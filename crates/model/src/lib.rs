@@ -9,7 +9,7 @@ mod decoder;
 pub mod device;
 pub mod export;
 mod generate;
-mod input_squares;
+mod input_record;
 mod layer;
 mod llama;
 pub mod merge;

@@ -12,7 +12,7 @@ use crate::observer::Observer;
 use crate::prepared::of_adapter;
 use crate::recipe::{Method, Recipe};
 
-/// Training rows that tell how large input features are: more change little.
+/// Training rows whose activations QERA counts: more change little.
 const ROWS: usize = 64;
 
 /// The model of a new run; with `init_lora_weights = "loftq"` or `"qera"`, its branches make up for the error of the quantisation.

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::Module;
@@ -17,12 +16,13 @@ use super::adaption_prompt::check_model;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
 use super::continued::Continued;
-use super::init::{Factors, Init};
+use super::init::Init;
 use super::kind::{self, AttentionStart, DORA, Kind, Start};
 use super::limits::{Limit, limits};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
 use super::since_start::as_saved;
+use super::starting_factors::factors_of_weights;
 use super::table::AdapterTable;
 use super::targets::{Layers, Patterns, Selected, Selection, Targets, Unmatched, select};
 use super::tokens::{self, SelectedTokens, TokenIndices};
@@ -67,7 +67,7 @@ pub struct LoraConfig {
     /// How A and B start: `true` with A random and B zero, `"pissa"` with the largest singular values of the weight, `"pissa_niter_N"`
     /// with these by N iterations of a randomised decomposition, `"olora"` with its QR decomposition. The start is subtracted from the
     /// weight, so that training starts at the base model. With `base.precision = "nf4"`, `"fp4"` or `"int8"` also `"loftq"` and `"qera"`:
-    /// they make up for the error of the quantisation; `"qera"` counts input features by their size in 64 training rows.
+    /// they make up for the error of the quantisation, `"qera"` for that of the layers' outputs for 64 training rows.
     pub init_lora_weights: Init,
     /// Whether an adapter that started at factors of the weights is saved as plain LoRA of twice the rank, for the untouched base
     /// model; if false, in PEFT's form, for which PEFT computes the start again when it loads it.
@@ -497,61 +497,7 @@ fn join(
     Ok(model)
 }
 
-/// The most elements of weights that are decomposed at the same time.
-pub(super) const AT_A_TIME: usize = 1 << 26;
-
-/// The factors that the adapters of modules start with; `None` for those that do not start at factors of their weight.
-///
-/// # Errors
-/// A module of the family's table for which the model has no field.
-fn factors_of_weights(
-    model: &mut LlamaForCausalLM,
-    selection: &Selection,
-    seed: u64,
-) -> Result<Vec<Option<Factors>>, AdapterError> {
-    let mut found = Vec::with_capacity(selection.adapted.len());
-    let mut rest = &selection.adapted[..];
-    while !rest.is_empty() {
-        let mut elements = 0;
-        let mut weights = Vec::new();
-        for module in rest {
-            let [rows, columns] = module.shape;
-            elements += rows * columns;
-            if !weights.is_empty() && elements > AT_A_TIME {
-                break;
-            }
-            weights.push(starting_weight(model, module)?);
-        }
-        let (now, later) = rest.split_at(weights.len());
-        let factors = now.par_iter().zip(weights);
-        let factors = factors.map(|(module, weight)| module.factors(&weight?, seed));
-        found.extend(factors.collect::<Vec<_>>());
-        rest = later;
-    }
-    Ok(found)
-}
-
-/// The elements of a weight that an adapter starts at; `None` if it does not.
-fn starting_weight(
-    model: &mut LlamaForCausalLM,
-    module: &Selected,
-) -> Result<Option<Vec<f32>>, AdapterError> {
-    if !module.init.is_of_weight() {
-        return Ok(None);
-    }
-    let is_embedding = module.kind == ModuleKind::Embedding;
-    let device = model.device_of_module(module.layer, is_embedding);
-    let weight = if module.kind == ModuleKind::OutputHead {
-        model.lm_head.weight(&model.model.embed_tokens)
-    } else {
-        let linear = model.linear_mut(module.layer, module.module.role);
-        &linear.ok_or_else(|| no_field(&module.name))?.weight
-    };
-    let values = weight.tensor(&device).inner().into_data();
-    Ok(Some(values.iter::<f32>().collect()))
-}
-
-fn no_field(module: &str) -> AdapterError {
+pub(super) fn no_field(module: &str) -> AdapterError {
     AdapterError::NoField {
         module: module.to_owned(),
     }

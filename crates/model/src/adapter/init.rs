@@ -34,7 +34,7 @@ pub enum Init {
     Olora,
     /// The largest singular values of the error of a quantised weight (`"loftq"`).
     Loftq,
-    /// The same, where each input feature counts by its size in some training rows (`"qera"`).
+    /// The branch that leaves the least error of the layer's outputs for some training rows (`"qera"`).
     Qera,
 }
 

@@ -29,6 +29,7 @@ mod rules;
 mod settings;
 mod since_start;
 mod spectrum;
+mod starting_factors;
 mod table;
 pub mod targets;
 pub(crate) mod tokens;

@@ -2,38 +2,41 @@
 //! quantised (`init_lora_weights = "loftq"`, `"qera"`).
 //!
 //! With the error `E = W - Q` of a quantised weight Q, LoftQ (with one iteration) starts at the r largest singular values of E. This
-//! is best for an input whose features are of one size. QERA takes those of `E S`, where S is the diagonal of the root mean squares
-//! of the input features, and `A = Aₛ S⁻¹`: best for the output of the layer, if features do not depend on each other.
+//! is best if nothing is known of the layer's inputs. QERA takes the branch that leaves the least error of the layer's outputs,
+//! `‖(E - B A) Xᵀ‖`, for the inputs X of some training rows: the columns of B are the first left singular vectors U of `E Xᵀ`, and
+//! `B A = U Uᵀ E`.
 //!
-//! The singular values are found by a randomised decomposition.
+//! The authors of QERA give the same branch by the square root of `XᵀX`, which takes I² of memory and I³ of time for each layer. Here
+//! `E Xᵀ` is not formed either: its singular vectors are found by a randomised decomposition, which multiplies E and X with thin matrices.
 //!
-//! Source: Li et al. 2023 (LoftQ), algorithm 1; Zhang et al. 2024 (QERA), theorem 2 (QERA-approx).
+//! Source: Li et al. 2023 (LoftQ), algorithm 1; Zhang et al. 2024 (QERA), theorem 1 (QERA-exact).
 //!
-//! Axes: O output features, I input features, r rank.
+//! Axes: O output features, I input features, T tokens, r rank.
 
 use std::collections::BTreeMap;
 
-use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use simmer_checkpoint::layout::TensorLayout;
 
-use super::attach::{AT_A_TIME, peft_keys};
-use super::decomposition::{Matrix, randomised};
+use self::walk::Walk;
+use super::attach::peft_keys;
+use super::decomposition::{Matrix, Outputs, Products, Truncated, randomised};
 use super::init::{Factors, Init};
 use super::kind;
 use super::peft::KEY_PREFIX;
+use super::starting_factors::groups;
 use super::targets::{Selected, Selection};
 use crate::base::{Base, BaseError};
-use crate::input_squares::InputSquares;
 use crate::llama::LlamaForCausalLM;
-use crate::sequence::Sequence;
+
+mod walk;
 
 /// Products with the error and its transpose. The singular values of an error differ little, so that more of them are needed than for
 /// a weight.
 const ITERATIONS: usize = 8;
-/// The smallest size of a feature, as a fraction of the mean of all: a feature that is always zero would be divided by zero.
-const SMALLEST: f32 = 0.01;
+/// The smallest part of a layer's outputs that a branch makes up for, as a fraction of the largest: A would be large for less.
+const SMALLEST: f64 = 1e-4;
 
 /// Sets A and B of a new adapter so that they make up for the error of the weights that are quantised while they are loaded. `rows`
 /// are training rows, for QERA; at most `tokens` of them are computed at a time.
@@ -49,40 +52,31 @@ pub fn make_up_for_quantisation(
     tokens: usize,
     seed: u64,
 ) -> Result<LlamaForCausalLM, BaseError> {
-    let quantised: Vec<&Selected> = selection
-        .adapted
-        .iter()
+    let adapted = selection.adapted.iter();
+    let mut quantised: Vec<&Selected> = adapted
         .filter(|module| base.type_on_load(&weight(base, module)).is_some())
         .collect();
-    let mut sizes = vec![None; quantised.len()];
-    if init == Init::Qera {
-        sizes = sizes_of_inputs(&mut model, &quantised, rows, tokens);
-    }
-    let mut rest = &quantised[..];
+    quantised.sort_by_key(|module| module.layer);
+    let mut walk = (init == Init::Qera).then(|| Walk::new(&model, rows, tokens));
     let mut starts = Vec::with_capacity(quantised.len());
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(fitting(rest));
-        let errors = now
-            .iter()
-            .map(|module| error(&mut model, module, base, seed));
-        let errors: Vec<Vec<f32>> = errors.collect::<Result<_, _>>()?;
-        let factors = now.par_iter().zip(errors).zip(sizes.par_drain(..now.len()));
-        let factors =
-            factors.map(|((module, error), sizes)| factors_of(module, error, sizes, seed));
-        starts.extend(factors.collect::<Vec<_>>());
-        rest = later;
+    for modules in quantised.chunk_by(|one, next| one.layer == next.layer) {
+        let mut inputs = match (&mut walk, modules[0].layer) {
+            (Some(walk), Some(layer)) => walk.inputs(&mut model, layer, modules),
+            _ => vec![None; modules.len()],
+        };
+        for modules in groups(modules) {
+            let errors = modules
+                .iter()
+                .map(|module| error(&mut model, module, base, seed));
+            let errors: Vec<Vec<f32>> = errors.collect::<Result<_, _>>()?;
+            let inputs = inputs.par_drain(..modules.len());
+            let factors = modules.par_iter().zip(errors).zip(inputs);
+            let factors =
+                factors.map(|((module, error), inputs)| factors_of(module, &error, inputs, seed));
+            starts.extend(factors.collect::<Vec<_>>());
+        }
     }
     Ok(with_factors(model, &quantised, starts))
-}
-
-/// How many of the first modules are decomposed at the same time.
-fn fitting(modules: &[&Selected]) -> usize {
-    let mut elements = 0;
-    let fit = modules.iter().take_while(|module| {
-        elements += module.shape.iter().product::<usize>();
-        elements <= AT_A_TIME
-    });
-    fit.count().max(1)
 }
 
 /// The model with these factors in the branches of modules.
@@ -115,49 +109,6 @@ fn weight(base: &Base, module: &Selected) -> TensorLayout {
     TensorLayout::weight(&base.config, module.module, module.layer)
 }
 
-/// The root mean squares of what modules read.
-fn sizes_of_inputs(
-    model: &mut LlamaForCausalLM,
-    modules: &[&Selected],
-    rows: &[&[u32]],
-    tokens: usize,
-) -> Vec<Option<Vec<f32>>> {
-    let squares: Vec<InputSquares> = modules
-        .iter()
-        .map(|module| {
-            let squares = InputSquares::default();
-            watch(model, module, Some(squares.clone()));
-            squares
-        })
-        .collect();
-    let watched = model.valid();
-    let context = model.config().max_position_embeddings;
-    let mut rest: Vec<&[u32]> = rows
-        .iter()
-        .map(|row| &row[..row.len().min(context)])
-        .collect();
-    while !rest.is_empty() {
-        let mut count = 0;
-        let fitting = rest.iter().take_while(|row| {
-            count += row.len();
-            count <= tokens
-        });
-        let fitting = fitting.count().max(1);
-        watched.hidden(&Sequence::from_rows(&rest[..fitting]), None);
-        rest.drain(..fitting);
-    }
-    for module in modules {
-        watch(model, module, None);
-    }
-    squares.iter().map(InputSquares::root_means).collect()
-}
-
-fn watch(model: &mut LlamaForCausalLM, module: &Selected, squares: Option<InputSquares>) {
-    if let Some(linear) = model.linear_mut(module.layer, module.module.role) {
-        linear.watched = squares;
-    }
-}
-
 /// `W - Q`
 ///
 /// # Shapes
@@ -179,54 +130,62 @@ fn error(
     Ok(error)
 }
 
-/// The factors of a module. Ranks beyond the sides of the weight stay zero.
-fn factors_of(
-    module: &Selected,
-    mut error: Vec<f32>,
-    sizes: Option<Vec<f32>>,
-    seed: u64,
-) -> Factors {
-    let ([outputs, inputs], rank) = (module.shape, module.rank);
-    let sizes = sizes.map(without_zeros);
-    if let Some(sizes) = &sizes {
-        by_column(&mut error, sizes, |error, size| error * size);
-    }
-    let most = rank.min(outputs).min(inputs);
-    let matrix = Matrix {
-        values: &error,
+/// The factors of a module. Ranks beyond the sides of the weight, and beyond the number of inputs, stay zero.
+///
+/// # Shapes
+/// `error`: `[O, I]`. `inputs`: `[T, I]`.
+fn factors_of(module: &Selected, error: &[f32], inputs: Option<Vec<f32>>, seed: u64) -> Factors {
+    let ([outputs, features], rank) = (module.shape, module.rank);
+    let most = rank.min(outputs).min(features);
+    let error = Matrix {
+        values: error,
         shape: module.shape,
     };
     let stream = format!("{}.error", module.name);
-    let found = randomised(matrix, most, ITERATIONS, seed, &stream);
+    let found = match &inputs {
+        None => randomised(error, most, ITERATIONS, seed, &stream),
+        Some(inputs) => {
+            let tokens = inputs.len() / features;
+            let inputs = Matrix {
+                values: inputs,
+                shape: [tokens, features],
+            };
+            let weight = error;
+            let outputs = Outputs { weight, inputs };
+            let found = randomised(outputs, most, ITERATIONS, seed, &stream);
+            projected(found, error, tokens)
+        }
+    };
+    let count = found.values.len();
     let Factors { mut a, b } = Factors::of_values(found, module.scaling);
-    if let Some(sizes) = &sizes {
-        by_column(&mut a, sizes, |a, size| a / size);
-    }
-    a.resize(rank * inputs, 0.0);
-    let b = b.chunks_exact(most).flat_map(|row| {
-        let rest = std::iter::repeat_n(0.0, rank - most);
+    a.resize(rank * features, 0.0);
+    let row = |at| {
+        let row = &b[at * count..][..count];
+        let rest = std::iter::repeat_n(0.0, rank - count);
         row.iter().copied().chain(rest)
-    });
-    Factors { a, b: b.collect() }
+    };
+    let b = (0..outputs).flat_map(row).collect();
+    Factors { a, b }
 }
 
-/// Sizes by which one can divide.
-fn without_zeros(mut sizes: Vec<f32>) -> Vec<f32> {
-    let mean = sizes.iter().sum::<f32>() / sizes.len() as f32;
-    let least = (SMALLEST * mean).max(f32::MIN_POSITIVE);
-    for size in &mut sizes {
-        *size = size.max(least);
-    }
-    sizes
-}
-
-/// Changes each element of a matrix by the size of its column.
-fn by_column(matrix: &mut [f32], sizes: &[f32], f: fn(f32, f32) -> f32) {
-    for row in matrix.chunks_exact_mut(sizes.len()) {
-        for (value, size) in row.iter_mut().zip(sizes) {
-            *value = f(*value, *size);
+/// `U Uᵀ E`, where U are the left vectors of the decomposition of `E Xᵀ`. The values become root mean squares over tokens, so that a
+/// column of B is as long as what its row of A computes from the inputs.
+fn projected(mut found: Truncated, error: Matrix<'_>, tokens: usize) -> Truncated {
+    let least = SMALLEST * found.values.first().copied().unwrap_or_default();
+    found.right = error.transposed_times(&found.left);
+    for (row, value) in found.right.iter_mut().zip(&mut found.values) {
+        let is_small = *value <= least;
+        *value = if is_small {
+            0.0
+        } else {
+            *value / (tokens as f64).sqrt()
+        };
+        let factor = if is_small { 0.0 } else { value.recip() };
+        for element in row {
+            *element *= factor;
         }
     }
+    found
 }
 
 #[cfg(test)]

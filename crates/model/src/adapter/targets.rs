@@ -83,6 +83,12 @@ pub struct Selected {
     pub init: Init,
 }
 
+impl AsRef<Self> for Selected {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Selected {
     /// Whether it is the embedding.
     pub fn is_embedding(&self) -> bool {

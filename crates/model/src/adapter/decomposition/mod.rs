@@ -5,7 +5,7 @@
 //! squares cost nothing that a weight in f32 has. Each element is one sum in a fixed order: the results have the same bits
 //! with any number of threads.
 //!
-//! Axes: O rows, I columns, n the shorter side, m the longer one, r rank.
+//! Axes: O rows, I columns, T tokens, n the shorter side, m the longer one, r rank.
 
 mod eigen;
 mod products;
@@ -21,6 +21,61 @@ pub(crate) struct Matrix<'a> {
     pub(crate) values: &'a [f32],
     /// O and I.
     pub(crate) shape: [usize; 2],
+}
+
+/// A matrix by its products with thin ones, so that it need not be formed.
+pub(crate) trait Products {
+    /// Rows and columns.
+    fn shape(&self) -> [usize; 2];
+
+    /// `W X`.
+    ///
+    /// # Shapes
+    /// r columns of length I -> r columns of length O
+    fn times(&self, thin: &Columns) -> Columns;
+
+    /// `Wᵀ X`.
+    ///
+    /// # Shapes
+    /// r columns of length O -> r columns of length I
+    fn transposed_times(&self, thin: &Columns) -> Columns;
+}
+
+impl Products for Matrix<'_> {
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    fn times(&self, thin: &Columns) -> Columns {
+        times(*self, thin)
+    }
+
+    fn transposed_times(&self, thin: &Columns) -> Columns {
+        transposed_times(*self, thin)
+    }
+}
+
+/// What a weight computes from inputs: `W Xᵀ`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outputs<'a> {
+    /// W: `[O, I]`
+    pub(crate) weight: Matrix<'a>,
+    /// X: `[T, I]`
+    pub(crate) inputs: Matrix<'a>,
+}
+
+impl Products for Outputs<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.weight.shape[0], self.inputs.shape[0]]
+    }
+
+    fn times(&self, thin: &Columns) -> Columns {
+        times(self.weight, &transposed_times(self.inputs, thin))
+    }
+
+    fn transposed_times(&self, thin: &Columns) -> Columns {
+        times(self.inputs, &transposed_times(self.weight, thin))
+    }
 }
 
 /// The largest singular values of a matrix with their vectors: `Σ σₖ uₖ vₖᵀ` is the best approximation of rank r.
@@ -53,28 +108,27 @@ pub(crate) fn truncated(matrix: Matrix<'_>, rank: usize) -> Truncated {
 ///
 /// Source: Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1, as `torch.svd_lowrank` has them.
 pub(crate) fn randomised(
-    matrix: Matrix<'_>,
+    matrix: impl Products,
     rank: usize,
     iterations: usize,
     seed: u64,
     stream: &str,
 ) -> Truncated {
-    let [rows, columns] = matrix.shape;
+    let [rows, columns] = matrix.shape();
     // of the transpose if that is the taller one
     let is_tall = rows >= columns;
     let forth = |x: &Columns| {
-        let y = if is_tall {
-            times(matrix, x)
+        orthonormal(if is_tall {
+            matrix.times(x)
         } else {
-            transposed_times(matrix, x)
-        };
-        orthonormal(y)
+            matrix.transposed_times(x)
+        })
     };
     let back = |y: &Columns| {
         if is_tall {
-            transposed_times(matrix, y)
+            matrix.transposed_times(y)
         } else {
-            times(matrix, y)
+            matrix.times(y)
         }
     };
     let short = rows.min(columns);

@@ -9,6 +9,7 @@ use simmer_checkpoint::layout::ModuleKind;
 use super::super::decomposition::truncated;
 use super::super::{LoraConfig, Starts, attach, selection};
 use super::*;
+use crate::Sequence;
 use crate::base::{BaseConfig, BasePrecision};
 use crate::parameters::Parameters;
 
@@ -130,38 +131,61 @@ fn loftq_is_the_best_approximation_of_the_error() {
     }
 }
 
+/// What modules read of the rows.
+fn inputs(model: &mut LlamaForCausalLM, modules: &[&Selected]) -> Vec<Vec<f32>> {
+    let mut walk = Walk::new(model, &ROWS, 7);
+    let layers = modules.chunk_by(|one, next| one.layer == next.layer);
+    let of = layers.flat_map(|modules| walk.inputs(model, modules[0].layer.unwrap(), modules));
+    of.map(Option::unwrap).collect()
+}
+
+/// `E Xᵀ`, of `[O, I]` and `[T, I]`.
+fn outputs(error: &[f32], inputs: &[f32], features: usize) -> Vec<f32> {
+    let each = error.chunks(features).flat_map(|row| {
+        let tokens = inputs.chunks(features);
+        tokens.map(move |x| row.iter().zip(x).map(|(error, x)| error * x).sum::<f32>())
+    });
+    each.collect()
+}
+
 #[test]
-fn qera_leaves_less_of_what_a_layer_computes_wrongly() {
-    // the error of each feature counts by its size
-    let weighted = |init| {
-        let (base, mut model, chosen) = started(4, init);
+fn qera_leaves_the_least_error_of_what_a_layer_computes() {
+    const TOKENS: usize = 13;
+    for rank in [4, 100] {
+        let [loftq, qera] = [Init::Loftq, Init::Qera].map(|init| started(rank, init));
+        let (base, mut model, chosen) = qera;
         let linear = chosen
             .adapted
             .iter()
             .filter(|module| module.kind == ModuleKind::Linear);
         let modules: Vec<&Selected> = linear.collect();
-        // with the branches, inputs are nearly those that QERA has seen
-        let sizes = sizes_of_inputs(&mut model, &modules, &ROWS, 7);
-        let mut left = |module: &Selected, sizes: &[f32]| {
+        assert_eq!(modules.len(), 4);
+        // those that were seen: of the model without the branches
+        let inputs = inputs(&mut self::model(rank).2, &modules);
+        for (module, inputs) in modules.into_iter().zip(inputs) {
+            let [rows, features] = module.shape;
+            assert_eq!(inputs.len(), TOKENS * features);
             let error = error(&mut model, module, &base, 7).unwrap();
-            let rest = error
-                .iter()
-                .zip(product(&model, module))
-                .map(|(error, product)| error - product);
-            norm(
-                rest.zip(sizes.iter().cycle())
-                    .map(|(rest, size)| rest * size),
-            )
-        };
-        let pairs = modules.iter().zip(&sizes);
-        pairs
-            .map(|(module, sizes)| left(module, sizes.as_ref().unwrap()))
-            .collect::<Vec<f64>>()
-    };
-    let [loftq, qera] = [weighted(Init::Loftq), weighted(Init::Qera)];
-    assert_eq!(qera.len(), 4);
-    for (loftq, qera) in loftq.iter().zip(&qera) {
-        assert!(*qera < 0.99 * loftq, "{qera} {loftq}");
+            let [loftq, qera] = [&loftq.1, &model].map(|model| {
+                let product = product(model, module);
+                let pairs = error.iter().zip(&product);
+                let rest: Vec<f32> = pairs.map(|(error, product)| error - product).collect();
+                norm(outputs(&rest, &inputs, features).into_iter())
+            });
+            let whole = outputs(&error, &inputs, features);
+            let matrix = Matrix {
+                values: &whole,
+                shape: [rows, TOKENS],
+            };
+            let values = truncated(matrix, TOKENS).values;
+            let least = values.iter().skip(rank).map(|value| value.powi(2));
+            let least = least.sum::<f64>().sqrt();
+            let all = norm(whole.into_iter());
+            // the decomposition is a random one; whole, f32 factors leave their rounding
+            let bound = 1.01 * least + 1e-5 * all;
+            assert!(qera <= bound, "rank {rank}: {qera} {least} {all}");
+            assert!(rank > 4 || loftq > 1.05 * qera, "{loftq} {qera}");
+        }
     }
     // and the whole model is nearer to the one that was not quantised
     let hidden = |model: &LlamaForCausalLM| {

@@ -1,0 +1,68 @@
+//! The factors that low-rank branches start at, of all modules of a model.
+
+use rayon::prelude::*;
+use simmer_checkpoint::layout::ModuleKind;
+
+use super::AdapterError;
+use super::attach::no_field;
+use super::init::Factors;
+use super::targets::{Selected, Selection};
+use crate::llama::LlamaForCausalLM;
+
+/// The most elements of weights that are decomposed at the same time.
+const AT_A_TIME: usize = 1 << 26;
+
+/// Modules in groups whose weights are decomposed at the same time.
+pub(super) fn groups<M: AsRef<Selected>>(mut modules: &[M]) -> impl Iterator<Item = &[M]> {
+    std::iter::from_fn(move || {
+        let mut elements = 0;
+        let fitting = modules.iter().take_while(|module| {
+            elements += module.as_ref().shape.iter().product::<usize>();
+            elements <= AT_A_TIME
+        });
+        let count = fitting.count().max(1).min(modules.len());
+        let (now, later) = modules.split_at(count);
+        modules = later;
+        (!now.is_empty()).then_some(now)
+    })
+}
+
+/// The factors that the adapters of modules start with; `None` for those that do not start at factors of their weight.
+///
+/// # Errors
+/// A module of the family's table for which the model has no field.
+pub(super) fn factors_of_weights(
+    model: &mut LlamaForCausalLM,
+    selection: &Selection,
+    seed: u64,
+) -> Result<Vec<Option<Factors>>, AdapterError> {
+    let mut found = Vec::with_capacity(selection.adapted.len());
+    for modules in groups(&selection.adapted) {
+        let weights = modules.iter().map(|module| starting_weight(model, module));
+        let weights: Vec<Option<Vec<f32>>> = weights.collect::<Result<_, _>>()?;
+        let factors = modules.par_iter().zip(weights);
+        let factors = factors.map(|(module, weight)| module.factors(&weight?, seed));
+        found.extend(factors.collect::<Vec<_>>());
+    }
+    Ok(found)
+}
+
+/// The elements of a weight that an adapter starts at; `None` if it does not.
+fn starting_weight(
+    model: &mut LlamaForCausalLM,
+    module: &Selected,
+) -> Result<Option<Vec<f32>>, AdapterError> {
+    if !module.init.is_of_weight() {
+        return Ok(None);
+    }
+    let is_embedding = module.kind == ModuleKind::Embedding;
+    let device = model.device_of_module(module.layer, is_embedding);
+    let weight = if module.kind == ModuleKind::OutputHead {
+        model.lm_head.weight(&model.model.embed_tokens)
+    } else {
+        let linear = model.linear_mut(module.layer, module.module.role);
+        &linear.ok_or_else(|| no_field(&module.name))?.weight
+    };
+    let values = weight.tensor(&device).inner().into_data();
+    Ok(Some(values.iter::<f32>().collect()))
+}
