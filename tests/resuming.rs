@@ -77,6 +77,104 @@ fn changes_are_accepted_where_somebody_says_so_and_written_down() {
     assert!(matches!(back, TrainError::Changed { .. }), "{back}");
 }
 
+/// The sum of the labels of all steps in `metrics.jsonl`, and the epochs in thousandths after the last one.
+fn counted(kitchen: &Kitchen, run: &str) -> (u64, u64) {
+    let text = fs::read_to_string(kitchen.path(run).join("metrics.jsonl")).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| -> serde_json::Value { serde_json::from_str(line).unwrap() });
+    let steps: Vec<serde_json::Value> = lines.filter(|line| line["loss"].is_number()).collect();
+    let targets = steps.iter().map(|step| step["targets"].as_u64().unwrap());
+    let epochs = steps[steps.len() - 1]["epoch"].as_f64().unwrap();
+    (targets.sum(), (1000.0 * epochs).round() as u64)
+}
+
+#[test]
+fn another_batch_size_reads_the_rest_of_the_epochs() {
+    let kitchen = Kitchen::new();
+    kitchen.whole(&[], "plain");
+    let whole = counted(&kitchen, "plain");
+    assert_eq!(whole.1, 2000);
+    // after five steps, 20 of 24 rows are read, and 28 of two epochs are left
+    for (size, last) in [(8, 9), (3, 15), (1, 33)] {
+        fs::remove_dir_all(kitchen.path("run")).ok();
+        stopped(&kitchen);
+        let set = format!("train.batch_size={size}");
+        let (done, notices) = go_on(&kitchen, &[&set]);
+        assert!(
+            matches!(done.unwrap(), Outcome::Finished { step, .. } if step == last),
+            "{size}"
+        );
+        let said = notices.join("\n");
+        let expected = format!(
+            "the rest of the run takes {} more, to step {last}",
+            last - 5
+        );
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(counted(&kitchen, "run"), whole, "{size}");
+    }
+}
+
+#[test]
+fn fewer_rows_than_were_read_are_an_epoch() {
+    let kitchen = Kitchen::new();
+    stopped(&kitchen);
+    let rows = kitchen.path("rows.jsonl");
+    let text = fs::read_to_string(&rows).unwrap();
+    let first: Vec<&str> = text.lines().take(13).collect();
+    fs::write(&rows, first.join("\n")).unwrap();
+    // 8 rows to train on: the second epoch has two steps
+    let (done, notices) = go_on(&kitchen, &[]);
+    assert!(matches!(done.unwrap(), Outcome::Finished { step: 7, .. }));
+    let said = notices.join("\n");
+    assert!(said.contains("takes 2 more, to step 7"), "{said}");
+    assert_eq!(counted(&kitchen, "run").1, 2000);
+}
+
+#[test]
+fn losses_that_mean_something_else_are_not_compared() {
+    let kitchen = Kitchen::new();
+    let best = |run: &str| {
+        let state = |step| {
+            kitchen
+                .path(run)
+                .join(format!("checkpoints/step-{step:06}/state.json"))
+        };
+        let (_, state) = (1..=12)
+            .map(|step| (step, state(step)))
+            .rfind(|(_, path)| path.exists())
+            .unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+        state["state"]["best"]["step"].as_u64()
+    };
+    for (set, forgets) in [
+        ("method.lora.alpha=2", true),
+        ("data.validation={ rows = 4 }", true),
+        ("train.learning_rate=1e-9", false),
+    ] {
+        fs::remove_dir_all(kitchen.path("run")).ok();
+        stopped(&kitchen);
+        assert_eq!(best("run"), Some(3));
+        // with so low a rate nothing becomes better
+        let sets = [set, "train.weights=best", "train.learning_rate=1e-9"];
+        let (done, notices) = go_on(&kitchen, &sets);
+        let Outcome::Finished { best: found, .. } = done.unwrap() else {
+            panic!("{set}");
+        };
+        let step = found.unwrap().step;
+        assert!(step > 5 || !forgets, "{set}: {step}");
+        assert_eq!(best("run"), Some(step));
+        let said = notices.join("\n");
+        assert_eq!(said.contains("are not compared"), forgets, "{said}");
+        // and so it is when the run resumes once more
+        let Outcome::Finished { best: again, .. } = kitchen.train(&sets, "run", true).unwrap()
+        else {
+            panic!("{set}");
+        };
+        assert_eq!(again.unwrap().step, step, "{set}");
+    }
+}
+
 #[test]
 fn a_run_killed_after_changes_goes_on_with_them() {
     let kitchen = Kitchen::new();

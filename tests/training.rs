@@ -499,14 +499,9 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
         let mut child = kitchen.command(name, &["--resume"]).spawn().unwrap();
         wait_for(&mut || steps_done(&run) >= steps + 2, &mut child);
         kills += usize::from(kill(&mut child));
-        assert!(
-            kitchen
-                .command(name, &["--resume"])
-                .status()
-                .unwrap()
-                .success(),
-            "{name}"
-        );
+        let output = kitchen.command(name, &["--resume"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {}: {said}", output.status);
         assert!(kitchen.adapter(name) == expected, "{name}");
         assert_eq!(kitchen.metrics(name), kitchen.metrics("whole"), "{name}");
     }

@@ -195,6 +195,14 @@ impl Dataset {
         }
     }
 
+    /// Steps before a position in the data; `None` for a stream.
+    pub fn steps_before(&self, cursor: Cursor) -> Option<u64> {
+        match &self.train {
+            Train::Memory { order, .. } => Some(order.steps_before(cursor)),
+            Train::Stream(_) => None,
+        }
+    }
+
     /// What was read, truncated and dropped from a stream since it was opened; `None` for data in memory.
     pub fn streamed(&self) -> Option<Report> {
         match &self.train {

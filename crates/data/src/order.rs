@@ -58,6 +58,14 @@ impl Order {
         self.rows().div_ceil(self.batch_size.max(1))
     }
 
+    /// Steps before a position: those of the epochs before, and those of its own that do not come after it.
+    pub fn steps_before(&self, cursor: Cursor) -> u64 {
+        let left = self.rows().saturating_sub(cursor.index);
+        let left = left.div_ceil(self.batch_size.max(1));
+        let per_epoch = self.steps_per_epoch();
+        cursor.epoch * per_epoch as u64 + (per_epoch - left) as u64
+    }
+
     /// The rows of an epoch, in order.
     ///
     /// With weights, each source has its share of the epoch's places. It repeats its rows across epochs, and each row
@@ -130,8 +138,15 @@ impl Order {
         }
     }
 
-    /// Batches from `cursor` on, epoch after epoch, without end. Empty if there are no rows.
-    pub fn batches(&self, cursor: Cursor) -> Batches {
+    /// Batches from `cursor` on, epoch after epoch, without end. Empty if there are no rows. A position after the last row of its epoch,
+    /// which had more rows once, is the start of the next one.
+    pub fn batches(&self, mut cursor: Cursor) -> Batches {
+        if cursor.index > 0 && cursor.index >= self.rows() {
+            cursor = Cursor {
+                epoch: cursor.epoch + 1,
+                ..Cursor::default()
+            };
+        }
         Batches {
             order: self.clone(),
             cursor,

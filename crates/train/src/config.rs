@@ -272,9 +272,15 @@ pub enum Weights {
 impl TrainConfig {
     /// The steps of the whole run, if an epoch has `steps_per_epoch` steps.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
-        let by_epochs = self
-            .epochs
-            .map(|epochs| (epochs * steps_per_epoch as f64).ceil() as u64);
+        self.total_steps_with(steps_per_epoch, 0)
+    }
+
+    /// The same of a run that has made `surplus` more steps than belong to its place in the epochs.
+    pub(crate) fn total_steps_with(&self, steps_per_epoch: u64, surplus: i64) -> u64 {
+        let by_epochs = self.epochs.map(|epochs| {
+            let steps = (epochs * steps_per_epoch as f64).ceil() as u64;
+            steps.saturating_add_signed(surplus)
+        });
         match (by_epochs, self.max_steps) {
             (Some(by_epochs), Some(most)) => by_epochs.min(most),
             (Some(steps), None) | (None, Some(steps)) => steps,

@@ -24,6 +24,7 @@ use crate::folder::RunFolder;
 use crate::observer::Observer;
 use crate::program;
 use crate::recipe::Recipe;
+use crate::resume::Changes;
 
 /// The file's name.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -83,6 +84,15 @@ pub struct Accepted {
     pub recipe: String,
     /// The changes, one line each.
     pub changes: Vec<String>,
+    /// Whether the same weights have another validation loss since: the base model, the adapter's settings or the validation rows
+    /// have changed.
+    #[serde(default = "yes")]
+    pub alters_losses: bool,
+}
+
+/// What versions assumed that did not say it.
+fn yes() -> bool {
+    true
 }
 
 /// What versions computed in that did not say it.
@@ -199,18 +209,23 @@ impl Manifest {
     /// Records that the run resumes with these changes after a step.
     pub(crate) fn accept(
         &mut self,
-        changes: Vec<String>,
+        Changes {
+            refused,
+            alters_losses,
+            ..
+        }: Changes,
         step: u64,
         folder: &RunFolder,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        for change in &changes {
+        for change in &refused {
             observer.on_notice(&format!("accepted: {change}"));
         }
         self.accepted.push(Accepted {
             step,
             recipe: sha256(folder.recipe()?.as_bytes()),
-            changes,
+            changes: refused,
+            alters_losses,
         });
         Ok(())
     }
@@ -248,8 +263,8 @@ impl Manifest {
         Ok(write_file(&path, |file| writeln!(file, "{json}"))?)
     }
 
-    /// The changes from this manifest to `now`, one line each.
-    pub(crate) fn changes(&self, now: &Self) -> Vec<String> {
+    /// The changes from this manifest to `now`, one line each. `by_recipe` says whether keys of the recipe have changed too.
+    pub(crate) fn changes(&self, now: &Self, by_recipe: bool) -> Vec<String> {
         let mut changes = Vec::new();
         let folders = [
             ("base model", &self.base, &now.base),
@@ -273,15 +288,26 @@ impl Manifest {
             });
             changes.extend(changed.map(|(_, file)| format!("data: {}", file.path)));
         }
+        let why = if by_recipe {
+            "by the changed keys"
+        } else {
+            "has a template changed?"
+        };
+        let of_examples = |what: &str| format!("the tokens of the {what} examples ({why})");
         if changes.is_empty() && self.examples != now.examples {
-            changes
-                .push("the tokens of the training examples (has a template changed?)".to_owned());
+            changes.push(of_examples("training"));
         }
         if changes.is_empty() && self.validation_examples != now.validation_examples {
-            changes
-                .push("the tokens of the validation examples (has a template changed?)".to_owned());
+            changes.push(of_examples("validation"));
         }
         changes
+    }
+
+    /// Whether the same weights may have another validation loss with what another manifest names.
+    pub(crate) fn alters_losses(&self, now: &Self) -> bool {
+        self.base != now.base
+            || self.tokenizer != now.tokenizer
+            || self.validation_examples != now.validation_examples
     }
 }
 

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one line per step and one per validation.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -169,6 +169,8 @@ pub(crate) struct Losses {
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: File,
+    /// Steps that it has lines of, when it was opened.
+    steps: u64,
 }
 
 /// The fields of a line that decide whether it is kept, and its losses.
@@ -181,11 +183,14 @@ struct Line {
 
 impl MetricsFile {
     /// Opens the file for lines after `step`. Lines that a killed run wrote after its last checkpoint are removed, and so
-    /// is the validation after `step` unless `validated`: the checkpoint includes it.
+    /// is the validation after `step` unless `validated`: the checkpoint includes it. So are lines that are none.
     pub(crate) fn open(folder: &Path, step: u64, validated: bool) -> Result<Self, TrainError> {
         let path = folder.join(METRICS_FILE);
+        let mut steps = 0;
         if path.exists() {
-            let kept = kept_lines(&path, step, validated).map_err(TrainError::io(&path, "read"))?;
+            let (kept, count) =
+                kept_lines(&path, step, validated).map_err(TrainError::io(&path, "read"))?;
+            steps = count;
             write_file(&path, |file| file.write_all(kept.as_bytes()))?;
         }
         let file = OpenOptions::new()
@@ -193,7 +198,19 @@ impl MetricsFile {
             .append(true)
             .open(&path)
             .map_err(TrainError::io(&path, "open"))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, steps })
+    }
+
+    /// What people should know if steps of a run that has made `step` steps are not in the file.
+    pub(crate) fn notice(&self, step: u64) -> Option<String> {
+        let missing = step
+            .checked_sub(self.steps)
+            .filter(|missing| *missing > 0)?;
+        Some(format!(
+            "{}: the lines of {missing} of {step} steps are missing or damaged; they are not in reports and trackers. The weights do not \
+             depend on them",
+            self.path.display()
+        ))
     }
 
     /// Adds one line.
@@ -228,22 +245,27 @@ impl MetricsFile {
     }
 }
 
-fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<String> {
+/// The lines up to `step`, and how many steps they are of.
+fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<(String, u64)> {
     let mut kept = String::new();
-    for line in BufReader::new(File::open(path)?).lines() {
-        let Ok(line) = line else { break };
-        let keeps = |parsed: Line| match parsed.validation_loss {
+    let mut steps = 0;
+    for line in std::fs::read(path)?.split(|byte| *byte == b'\n') {
+        // A kill in the middle of a write leaves the last line incomplete.
+        let (Ok(text), Ok(parsed)) = (str::from_utf8(line), serde_json::from_slice::<Line>(line))
+        else {
+            continue;
+        };
+        let is_kept = match parsed.validation_loss {
             None => parsed.step <= step,
             Some(_) => parsed.step < step || (parsed.step == step && validated),
         };
-        // A kill in the middle of a write leaves the last line incomplete.
-        if !serde_json::from_str(&line).is_ok_and(keeps) {
-            break;
+        if is_kept {
+            steps += u64::from(parsed.validation_loss.is_none());
+            kept.push_str(text);
+            kept.push('\n');
         }
-        kept.push_str(&line);
-        kept.push('\n');
     }
-    Ok(kept)
+    Ok((kept, steps))
 }
 
 /// Peak memory of this process, in bytes.
@@ -270,6 +292,33 @@ mod tests {
         assert_eq!(cut(2, true), 3);
         assert_eq!(cut(2, false), 2);
         assert_eq!(cut(0, false), 0);
+    }
+
+    #[test]
+    fn damaged_lines_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let open = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            MetricsFile::open(folder.path(), 3, true).unwrap().notice(3)
+        };
+        let whole = "{\"step\":1,\"loss\":2.0}\n{\"step\":2,\"skipped\":\"NaN\"}\n\
+                     {\"step\":2,\"validation_loss\":1.7}\n{\"step\":3,\"loss\":1.0}\n";
+        assert_eq!(open(whole), None);
+        assert_eq!(open(&format!("{whole}{{\"step\":4,\"lo")), None);
+        let damaged = whole.replace("\"skipped\":", "\"skip");
+        assert!(
+            open(&damaged)
+                .unwrap()
+                .contains("the lines of 1 of 3 steps")
+        );
+        // those after it are kept
+        assert!(
+            std::fs::read_to_string(&path)
+                .unwrap()
+                .contains("\"step\":3")
+        );
+        assert!(open("").unwrap().contains("of 3 of 3 steps"));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Changes {
     pub(crate) refused: Vec<String>,
     /// Keys that change the result only by rounding, with both values.
     pub(crate) rounding: Vec<String>,
+    /// Whether the first ones may change the validation loss of the same weights; the validation rows are not looked at.
+    pub(crate) alters_losses: bool,
 }
 
 /// Compares two resolved recipes.
@@ -45,10 +47,16 @@ pub(crate) fn changes(before: &Table, now: &Table) -> Changes {
         if ROUNDING.contains(&key.as_str()) {
             changes.rounding.push(line);
         } else if !is_free(&key) {
+            changes.alters_losses |= alters_losses(&key);
             changes.refused.push(line);
         }
     }
     changes
+}
+
+/// Keys of `train` say how weights come about, and those of `data` which rows there are; the seed also makes a random base model.
+fn alters_losses(key: &str) -> bool {
+    key == "train.seed" || !(key.starts_with("train.") || key.starts_with("data."))
 }
 
 fn is_free(key: &str) -> bool {
@@ -115,7 +123,12 @@ mod tests {
             "device = 'auto'\n[base]\npath = 'b'\n[data]\ntrain = [{ path = 'y', template = 'chat' }]\n\
              [train]\nkeep = 5\nlearning_rate = 2e-4\nmicro_batch_tokens = 99\ncheckpoint_every = { steps = 3 }",
         );
-        let Changes { refused, rounding } = changes(&before, &now);
+        let Changes {
+            refused,
+            rounding,
+            alters_losses,
+        } = changes(&before, &now);
+        assert!(!alters_losses);
         assert_eq!(
             refused,
             [
@@ -130,5 +143,12 @@ mod tests {
                 "train.micro_batch_tokens: was 64, is 99"
             ]
         );
+        for other in [
+            "[base]\ninit = 'a'",
+            "[method.lora]\nalpha = 3",
+            "[train]\nseed = 3",
+        ] {
+            assert!(changes(&before, &parse(other)).alters_losses, "{other}");
+        }
     }
 }

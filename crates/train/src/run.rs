@@ -19,7 +19,7 @@ use crate::outcome::Outcome;
 use crate::prepared::Prepared;
 use crate::ranks::{Alone, Ranks, check_recipe};
 use crate::recipe::Recipe;
-use crate::resume;
+use crate::resume::{self, Changes};
 use crate::tracking::{Ending, Trackers};
 use crate::training::{Training, out_of_memory};
 use crate::training_checkpoint::Checkpoints;
@@ -75,10 +75,10 @@ pub fn train_on_ranks(
     let is_new = folder.is_new();
     let resumed_at = last_step(&folder, resume, observer)?;
     let mut recipe = recipe.clone();
-    let mut changes = Vec::new();
+    let mut changes = Changes::default();
     if resumed_at.is_some() {
         changes = recipe_changes(&mut recipe, &folder, observer)?;
-        refuse(&changes, resume, &folder)?;
+        refuse(&changes.refused, resume, &folder)?;
     }
     let starts = match resumed_at {
         None => Starts::OfWeights,
@@ -90,9 +90,12 @@ pub fn train_on_ranks(
         Some(step) => {
             let before = Manifest::read(folder.path())?;
             let mut now = prepared.manifest(&recipe, Some(&before))?;
-            changes.extend(manifest_changes(&before, &now, observer));
-            refuse(&changes, resume, &folder)?;
-            if changes.is_empty() {
+            let by_recipe = !changes.refused.is_empty();
+            let of_files = manifest_changes(&before, &now, by_recipe, observer);
+            changes.refused.extend(of_files);
+            changes.alters_losses |= before.alters_losses(&now);
+            refuse(&changes.refused, resume, &folder)?;
+            if changes.refused.is_empty() {
                 // the adapter's card describes what the run started with
                 before
             } else {
@@ -197,7 +200,7 @@ fn recipe_changes(
     recipe: &mut Recipe,
     folder: &RunFolder,
     observer: &mut dyn Observer,
-) -> Result<Vec<String>, TrainError> {
+) -> Result<Changes, TrainError> {
     let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
     let mut before = folder.recipe()?;
     if let Ok(mut begun) = Recipe::parse(folder.path(), &before, &[]) {
@@ -216,18 +219,19 @@ fn recipe_changes(
         before = begun.resolved();
     }
     let changes = resume::changes(&parse(&before), &parse(&recipe.resolved()));
-    for line in changes.rounding {
+    for line in &changes.rounding {
         observer.on_notice(&format!(
             "{line}: the run resumes, but its results will differ by rounding"
         ));
     }
-    Ok(changes.refused)
+    Ok(changes)
 }
 
 /// The changes in the files that the recipe reads.
 fn manifest_changes(
     before: &Manifest,
     manifest: &Manifest,
+    by_recipe: bool,
     observer: &mut dyn Observer,
 ) -> Vec<String> {
     let program = |manifest: &Manifest| {
@@ -240,5 +244,5 @@ fn manifest_changes(
             before.simmer, before.commit, before.system
         ));
     }
-    before.changes(manifest)
+    before.changes(manifest, by_recipe)
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use simmer_data::Cursor;
 
 use crate::guard::Loss;
+use crate::manifest::Accepted;
 use crate::ranks::Order;
 
 /// How far a run has come.
@@ -33,12 +34,28 @@ pub struct TrainingState {
     /// Losses of the last updates, if `train.guard.spike` compares with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<Loss>,
+    /// How many changes were accepted before it: those of the manifest that it knows.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub accepted: usize,
     /// The order in which the micro-batches of a step are added; that of earlier versions if the file does not say it.
     #[serde(default)]
     pub order: Order,
 }
 
 impl TrainingState {
+    /// Takes note of changes that were accepted since the state was written. If they make other losses of the same weights, those so
+    /// far are forgotten, and the result is true: they would be compared with losses that mean something else.
+    pub(crate) fn accept(&mut self, accepted: &[Accepted]) -> bool {
+        let new = accepted.get(self.accepted..).unwrap_or_default();
+        self.accepted = accepted.len();
+        if !new.iter().any(|change| change.alters_losses) {
+            return false;
+        }
+        self.recent.clear();
+        self.without_improvement = 0;
+        self.best.take().is_some()
+    }
+
     /// Updates of the optimizer so far.
     pub(crate) fn updates(&self) -> u64 {
         self.step.saturating_sub(self.skipped)
@@ -47,6 +64,11 @@ impl TrainingState {
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
 fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_none(count: &usize) -> bool {
     *count == 0
 }
 

@@ -1,6 +1,7 @@
 //! The training loop: steps, validations, checkpoints, and the end of a run.
 
 mod ending;
+mod length;
 mod skipped_rows;
 mod step;
 mod validation;
@@ -39,6 +40,7 @@ use crate::tracking::Trackers;
 use crate::trainer::Trainer;
 use crate::training_checkpoint::{Checkpoints, TrainingCheckpoint};
 use crate::training_state::TrainingState;
+use length::Length;
 
 /// A run between its first and its last step.
 pub(crate) struct Training<'a> {
@@ -61,6 +63,7 @@ pub(crate) struct Training<'a> {
     files: Option<Checkpoint>,
     /// The prompt templates of the training rows, which are written along with the weights.
     templates: Vec<PromptTemplate>,
+    length: Length,
     /// Tokenizer files that are written along with the weights.
     beside: Vec<PathBuf>,
     device: Device,
@@ -122,7 +125,7 @@ impl<'a> Training<'a> {
         if let Some(rates) = trainer.rates().text() {
             observer.on_notice(&rates);
         }
-        let state = match last {
+        let mut state = match last {
             None => TrainingState {
                 order: trainer.order_of_new_runs(),
                 ..TrainingState::default()
@@ -134,8 +137,20 @@ impl<'a> Training<'a> {
                 last.state
             }
         };
+        if state.accept(&manifest.accepted) {
+            observer.on_notice(
+                "the validation losses before the accepted changes are not compared with those after them",
+            );
+        }
+        let length = Length::of(&recipe.train, &data, state.step, state.cursor);
+        if let Some(notice) = length.notice(state.step) {
+            observer.on_notice(&notice);
+        }
         let validated = state.validated_at == Some(state.step);
         let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
+        if let Some(notice) = metrics.notice(state.step) {
+            observer.on_notice(&notice);
+        }
         trackers.open(&recipe.train.track, folder.path(), observer);
         Ok(Self {
             lint,
@@ -151,6 +166,7 @@ impl<'a> Training<'a> {
             tokenizer: vocabulary.tokenizer,
             files,
             templates,
+            length,
             beside,
             device,
             expected,
@@ -212,8 +228,8 @@ impl<'a> Training<'a> {
             trained: trained.sum(),
             weights,
             parameters,
-            steps: self.steps(),
-            steps_per_epoch: self.steps_per_epoch(),
+            steps: self.length.steps,
+            steps_per_epoch: self.length.per_epoch,
             resumed_at: self.saved_at,
             folder: self.folder.path(),
             progress: self.trainer.progress(),
@@ -230,18 +246,8 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// The steps of an epoch; a stream, whose rows are not counted, is one epoch.
-    fn steps_per_epoch(&self) -> u64 {
-        let counted = self.data.steps_per_epoch().map(|steps| steps as u64);
-        counted.or(self.config.max_steps).unwrap_or(1)
-    }
-
-    fn steps(&self) -> u64 {
-        self.config.total_steps(self.steps_per_epoch())
-    }
-
     fn epoch(&self) -> f64 {
-        self.state.step as f64 / self.steps_per_epoch() as f64
+        self.length.epochs(self.state.step)
     }
 
     /// Runs the remaining steps and writes the trained weights.
@@ -288,17 +294,14 @@ impl<'a> Training<'a> {
     fn steps_to_the_end(&mut self) -> Result<End, TrainError> {
         loop {
             let step = self.state.step;
-            let last = step >= self.steps();
-            let due = last || self.config.validate_every.due(step, self.steps_per_epoch());
+            let last = step >= self.length.steps;
+            let due = last || self.length.is_due(self.config.validate_every, step);
             if due && self.state.validated_at != Some(step) && !self.validate()? {
                 return self.interrupted();
             }
             let stopped = self.has_stopped_improving();
             let is_best = self.state.best.is_some_and(|best| best.step == step);
-            let due = self
-                .config
-                .checkpoint_every
-                .due(step, self.steps_per_epoch());
+            let due = self.length.is_due(self.config.checkpoint_every, step);
             if (due || last || stopped || is_best) && self.saved_at != Some(step) {
                 self.save()?;
             }

@@ -15,7 +15,10 @@ impl Training<'_> {
     /// One optimizer step; false if interrupted.
     pub(super) fn step(&mut self) -> Result<bool, TrainError> {
         let begin = Instant::now();
-        let factor = self.config.schedule.factor(self.state.step, self.steps());
+        let factor = self
+            .config
+            .schedule
+            .factor(self.state.step, self.length.steps);
         let learning_rate = self.config.learning_rate * factor;
         let now = match self.ready.take() {
             Some(Err(error)) => return Err(error),
@@ -63,7 +66,7 @@ impl Training<'_> {
     /// Computes the step and meanwhile prepares the data of the next one, which early stopping may leave unused.
     fn compute(&mut self, now: &Ready, learning_rate: f64, most: f64) -> Result<Step, NoStep> {
         let packing = self.trainer.packing();
-        let is_last = self.state.step + 1 >= self.steps();
+        let is_last = self.state.step + 1 >= self.length.steps;
         let Self {
             data,
             trainer,
