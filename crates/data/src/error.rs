@@ -8,7 +8,7 @@ pub use absent::Absent;
 pub use row::RowError;
 pub(crate) use row::{json_type, list};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use simmer_files::size::counted;
 use simmer_hint::Hint;
@@ -78,6 +78,12 @@ pub enum DataError {
         rows: usize,
         /// The decoder's error.
         source: std::io::Error,
+    },
+    /// A file of a stream is not what it was when the run started.
+    #[error("{}: the file changed while it was in use", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
     /// The file is not valid CSV.
     #[error("{}: line {line}: {what}", path.display())]
@@ -265,6 +271,9 @@ impl Hint for DataError {
                  `iconv -f CP1252 -t UTF-8 FILE` makes one".into(),
             ),
             DataError::OtherKind { remedy, .. } => Some((*remedy).into()),
+            DataError::Changed { .. } => Some(
+                "a stream reads its files anew in each pass: put back the file that the run started with, or start a new run".into(),
+            ),
             DataError::Parquet { .. } | DataError::Arrow { .. } => Some(
                 "download the file again, or save it anew; it is damaged, or not of this type".into(),
             ),
@@ -284,7 +293,13 @@ impl Hint for DataError {
             DataError::Compressed { .. } => {
                 Some("download the file again; the download may have been incomplete".into())
             }
-            DataError::Row { error, .. } => error.hint(),
+            DataError::Row { origin, error } => {
+                let hint = error.hint()?;
+                Some(match &**error {
+                    RowError::UnknownFormat { reading: None, .. } => hint_of_table(&origin.file, hint),
+                    _ => hint,
+                })
+            }
             DataError::Unusable(bad) => unusable(bad),
             DataError::TooManyBad { .. } => Some(
                 "`simmer data lint` lists all of them; change the rows or the recipe, or raise `data.max_bad_share`"
@@ -306,6 +321,17 @@ impl Hint for DataError {
             }),
             _ => None,
         }
+    }
+}
+
+/// A hint about the keys of a row. The first line of a table may be no names, but a row.
+pub fn hint_of_table(file: &Path, hint: String) -> String {
+    let extension = file.extension().and_then(|extension| extension.to_str());
+    match extension.map(str::to_lowercase).as_deref() {
+        Some("csv" | "tsv") => format!(
+            "if the first line of the file is a row, add a line with the names of the columns before it; else {hint}"
+        ),
+        _ => hint,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::order::{Batch, Cursor, Steps};
 use crate::pass::Encoder;
 use crate::random::Random;
 use crate::report::{Report, SourceReport};
+use crate::stamp::Stamps;
 use crate::tokenizer::Tokenizer;
 
 /// Rows that are tokenised together, unless a batch needs more.
@@ -53,6 +54,8 @@ pub struct Stream {
 #[derive(Debug)]
 struct Source {
     config: SourceConfig,
+    /// What its files were when the stream was opened.
+    stamps: Stamps,
     encoder: Encoder,
     report: SourceReport,
     on_bad: OnBad,
@@ -95,10 +98,12 @@ impl Stream {
         let mut sources = Vec::new();
         for source in &config.train {
             let encoder = Encoder::of(config, source, tokenizer)?;
+            let stamps = Stamps::of(source.files()?)?;
             let format = source.open(on_bad)?.format();
             let report = SourceReport::new(source, format, encoder.template.name())?;
             sources.push(Source {
                 config: source.clone(),
+                stamps,
                 encoder,
                 report,
                 on_bad,
@@ -394,7 +399,9 @@ impl Lane {
             reader
         } else {
             let source = &sources[self.sources[self.current]];
-            source.config.open(source.on_bad)?
+            let reader = source.config.open(source.on_bad)?;
+            source.stamps.check(source.config.files()?)?;
+            reader
         };
         Ok(self.reader.insert(reader))
     }

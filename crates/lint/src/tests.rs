@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use simmer_data::conversation::{Content, Conversation, ListKey, Message, Role};
-use simmer_data::example::{Limits, Overlong, encode};
+use simmer_data::example::{Limits, Overlong, encode, examples};
 use simmer_data::{Template, TrainOn};
 use tokenizers::{tiny, tiny_with_bos, with_config};
 
@@ -75,14 +75,14 @@ impl Bench {
                 row: number,
                 line: number + 1,
             };
-            let rendered = template.render(&row, TrainOn::Answers).unwrap();
-            let outcome = encode(&rendered, &self.tokenizer, &self.limits).unwrap();
+            let rendered = template.render(&row, self.limits.train_on).unwrap();
+            let outcomes = examples(&row, &template, &self.tokenizer, &self.limits).unwrap();
             let found = linter.check(&RowView {
                 row: &row,
                 template: &template,
                 tokenizer: &self.tokenizer,
                 rendered: &rendered,
-                outcomes: &[outcome],
+                outcomes: &outcomes,
             });
             linter.add(usize::from(number > self.training), found.unwrap());
         }
@@ -243,6 +243,31 @@ fn prompts_are_what_the_model_is_asked_with() {
     assert_eq!(found("A: ", "A: "), "");
     insta::assert_snapshot!(found("A: ", "The answer: "), @r"prompt_text: row 1: generation starts from `Q: capital of France?\nThe answer: `, training has `Q: capital of France?\nA: Paris.<|im_end|>`");
     insta::assert_snapshot!(found("A: (thinking) ", "A: "), @"prompt_text: row 1: the model has to write `(thinking) ` first, but is not trained on it");
+}
+
+#[test]
+fn the_one_part_of_a_row_that_is_kept_is_not_its_prompt() {
+    let question = "How many stars are there in the sky tonight?";
+    let turns = [question, "Two.", "And how many moons?", "One."];
+    let roles = [Role::User, Role::Assistant].into_iter().cycle();
+    let row = chat(&roles.zip(turns).collect::<Vec<_>>());
+    let bench = Bench {
+        limits: Limits {
+            max_tokens: 40,
+            overlong: Overlong::Split,
+            train_on: TrainOn::LastAnswer,
+        },
+        ..Bench::new("chatml")
+    };
+    let template = Template::named("chatml", &bench.tokenizer).unwrap();
+    let parts = examples(&row, &template, &bench.tokenizer, &bench.limits).unwrap();
+    // the part with the first answer is not trained on
+    let [simmer_data::Outcome::Kept { example, .. }] = &parts[..] else {
+        panic!("{parts:?}");
+    };
+    let kept = bench.tokenizer.decode(&example.tokens, false).unwrap();
+    assert!(!kept.contains("stars") && kept.contains("moons"), "{kept}");
+    assert_eq!(bench.found(&[row]), "");
 }
 
 #[test]

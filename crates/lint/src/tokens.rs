@@ -128,10 +128,10 @@ impl Meanings {
         {
             self.ends(example, tokenizer, found)?;
         }
-        if let [Outcome::Kept { example, .. }] = outcomes
+        if let [Outcome::Kept { .. }] = outcomes
             && let Some(asked) = asked(view.row)
         {
-            found.extend(prompt_fault(&asked, view, example)?);
+            found.extend(prompt_fault(&asked, view)?);
         }
         Ok(())
     }
@@ -266,7 +266,6 @@ fn asked(row: &Conversation) -> Option<Conversation> {
 fn prompt_fault(
     asked: &Conversation,
     view: &RowView<'_>,
-    example: &Example,
 ) -> Result<Option<(Kind, String)>, TokenizerError> {
     let (tokenizer, rendered) = (view.tokenizer, view.rendered);
     let prompt = match view.template.prompt(asked) {
@@ -297,16 +296,14 @@ fn prompt_fault(
         return Ok(None);
     }
     let prompt = prompt_tokens(&prompt, tokenizer)?;
-    let tokens = &example.tokens;
-    let same = prompt
-        .iter()
-        .zip(tokens)
-        .take_while(|(a, b)| a == b)
-        .count();
+    // the example may be a part of the row
+    let tokens = prompt_tokens(rendered, tokenizer)?;
+    let pairs = prompt.iter().zip(&tokens);
+    let same = pairs.take_while(|(a, b)| a == b).count();
     if same == prompt.len().min(tokens.len()) {
         return Ok(None);
     }
-    let [asked, trained] = [&prompt, tokens].map(|tokens| spelled(tokenizer, tokens, same));
+    let [asked, trained] = [&prompt, &tokens].map(|tokens| spelled(tokenizer, tokens, same));
     let what = format!("generation starts from the tokens {asked}, training has {trained}");
     Ok(Some((Kind::PromptTokens, what)))
 }

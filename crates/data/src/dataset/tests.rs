@@ -3,6 +3,7 @@ use crate::format::Format;
 use crate::tokenizer::tests::{bare_tiny, tiny};
 use serde_json::json;
 use simmer_hint::Hint;
+use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -28,7 +29,7 @@ fn folder() -> TempDir {
 }
 
 fn write(folder: &Path, name: &str, value: &serde_json::Value) {
-    std::fs::write(folder.join(name), value.to_string()).unwrap();
+    fs::write(folder.join(name), value.to_string()).unwrap();
 }
 
 /// Parses the text as a `[data]` table; `DIR` stands for the folder.
@@ -180,7 +181,7 @@ fn rows_of_weight_0_are_named_as_such() {
     };
     let folder = TempDir::new().unwrap();
     let recipe = r#"train = [{ path = "DIR/rows.jsonl", template = "chatml" }]"#;
-    let write = |rows: &str| std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let write = |rows: &str| fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
     write(&row("0"));
     insta::assert_snapshot!(error(&folder, recipe), @"
     DIR/rows.jsonl: no row has a token to train on (template `chatml`, max_tokens 1024): all answers of row 1 have weight 0
@@ -341,6 +342,35 @@ fn a_stream_gives_every_row_in_every_pass() {
     }
     let said = error(&folder, &format!("{text}\nvalidation = {{ rows = 3 }}"));
     insta::assert_snapshot!(said, @"data.validation: `fraction` and `rows` cannot hold out rows of a stream; use `files`");
+}
+
+#[test]
+fn a_stream_does_not_go_on_with_another_file() {
+    let folder = folder();
+    let text = format!("{TRAIN}\nstream = true\nshuffle = false");
+    let mut data = load(&folder, &text).unwrap();
+    rows_of(&mut data, 10);
+    let rows = folder.path().join("rows.json");
+    let text = fs::read_to_string(&rows).unwrap();
+    fs::write(&rows, text + "\n").unwrap();
+    let mut cursor = Cursor::default();
+    let error = (0..1000).find_map(|_| match data.batch(cursor) {
+        Ok((batch, _)) => {
+            cursor = batch.next;
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let said = error.unwrap().to_string();
+    assert!(
+        said.ends_with("rows.json: the file changed while it was in use"),
+        "{said}"
+    );
+    fs::remove_file(&rows).unwrap();
+    assert!(matches!(
+        data.batch(Cursor::default()),
+        Err(DataError::Read { .. })
+    ));
 }
 
 #[test]
