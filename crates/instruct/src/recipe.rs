@@ -250,6 +250,15 @@ mod tests {
                 "--set model.endpoint.url=ftp://x: expected http:// or https://, found \"ftp://x\"\n",
             ),
             (
+                recipe.replace(
+                    "[model.local]\nbase = \"b\"",
+                    "[model.endpoint]\nurl = \"http://bob:hunter2@host/v1\"\nmodel = \"m\"",
+                ),
+                &[],
+                "`model.endpoint.url`: expected an address without `@`: a user name or password would appear in messages and files\n\
+                 put the key into an environment variable",
+            ),
+            (
                 recipe.to_owned(),
                 &["target"],
                 "--set target: expected KEY=VALUE, found no `=`\nwrite an override as --set target=100",

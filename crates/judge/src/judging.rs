@@ -14,7 +14,7 @@ use crate::error::JudgeError;
 use crate::prompts::{JudgePrompt, Prompts, Set};
 use crate::question::Question;
 use crate::recipe::{JudgeRecipe, Mode, seed_of};
-use crate::verdict::{Verdict, preference, rating};
+use crate::verdict::{Verdict, preference, rating, without_thoughts};
 
 /// The temperature at which a judge is asked again: one that takes the most likely token would say the same.
 const AGAIN: f64 = 0.7;
@@ -306,6 +306,7 @@ impl Judging<'_> {
     }
 
     fn verdict(&self, set: &Set, text: &str) -> Option<Verdict> {
+        let text = without_thoughts(text)?;
         match self.recipe.mode {
             Mode::Pairwise => preference(text).map(Verdict::Preference),
             Mode::Single => {

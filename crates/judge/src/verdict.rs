@@ -35,6 +35,13 @@ fn pattern(text: &str) -> Option<Regex> {
 static RATING: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"\[\[(\d+\.?\d*)\]\]"));
 static RATING_OTHERWISE: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"\[(\d+\.?\d*)\]"));
 
+/// What a judge says after its thoughts: the text after the last `</think>`, since the opening `<think>` may be part of the prompt.
+/// `None` if the thoughts have no end.
+pub(crate) fn without_thoughts(text: &str) -> Option<&str> {
+    let said = text.rsplit_once("</think>").map_or(text, |(_, said)| said);
+    (!said.trim_start().starts_with("<think>")).then_some(said)
+}
+
 /// The rating of a text: the first number in double brackets, or else the first in single ones. `None` without a number, or
 /// with one in the digits of another script.
 ///
@@ -61,4 +68,33 @@ pub fn preference(text: &str) -> Option<Preference> {
     ];
     let found = marks.into_iter().find(|(mark, _)| text.contains(mark));
     found.map(|(_, preference)| preference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_read_after_the_thoughts() {
+        for (text, expected) in [
+            ("Rating: [[9]]", Some("Rating: [[9]]")),
+            (
+                "<think>rating [[2]] maybe</think>\n\nRating: [[9]]",
+                Some("\n\nRating: [[9]]"),
+            ),
+            (
+                "the answer has </think>, so [[2]]\n</think>[[9]]",
+                Some("[[9]]"),
+            ),
+            (" \n<think>rating [[2]] maybe", None),
+            ("<think>[[2]]</think><think>[[3]]", None),
+            (
+                "the tag <think> is left: [[A]]",
+                Some("the tag <think> is left: [[A]]"),
+            ),
+            ("", Some("")),
+        ] {
+            assert_eq!(without_thoughts(text), expected, "{text:?}");
+        }
+    }
 }

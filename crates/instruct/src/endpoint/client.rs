@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use simmer_checkpoint::web::{agent, reason};
 use ureq::Agent;
@@ -19,6 +19,8 @@ use crate::error::InstructError;
 const MAX_ANSWER: u64 = 64 << 20;
 /// The longest text of an answer that is shown.
 const SHOWN: usize = 300;
+/// The shortest key that is left out of messages: a shorter one may be a part of other words.
+const SHORTEST_KEY: usize = 4;
 /// The longest pause that a server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 
@@ -47,10 +49,15 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Choice {
-    text: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    text: Option<Text>,
     message: Option<Message>,
     finish_reason: Option<String>,
 }
+
+/// A text, or null.
+#[derive(Deserialize)]
+struct Text(Option<String>);
 
 #[derive(Deserialize)]
 struct Message {
@@ -61,6 +68,22 @@ struct Message {
 struct Usage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
+}
+
+/// The value of a key that is present, also if it is null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text>, D::Error> {
+    Text::deserialize(deserializer).map(Some)
+}
+
+impl Choice {
+    /// Its text. It is empty if the server says null: the model refused, called a tool, or used up its tokens for thoughts.
+    /// `None` if there is neither `text` nor `message`.
+    fn text(self) -> Option<String> {
+        let is_completion = self.text.is_some() || self.message.is_some();
+        let text = self.text.and_then(|Text(text)| text);
+        let content = self.message.and_then(|message| message.content);
+        text.or(content).or_else(|| is_completion.then(String::new))
+    }
 }
 
 /// A request that was not completed.
@@ -184,7 +207,7 @@ impl Client {
 
     fn send(&self, address: &str, body: &Value) -> Result<Completion, Failed> {
         let refused = |error: ureq::http::Error| Failed::Refused(error.to_string());
-        let repeat = |error: ureq::Error| Failed::Repeat(reason(&error), None);
+        let repeat = |error: ureq::Error| Failed::Repeat(self.unanswered(&error), None);
         let mut request = Http::builder()
             .method("POST")
             .uri(address)
@@ -193,6 +216,12 @@ impl Client {
             request = request.header(AUTHORIZATION, format!("Bearer {key}"));
         }
         let request = request.body(body.to_string()).map_err(refused)?;
+        // the agent limits each part alone, so that an answer in small parts would have no limit
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(Some(Duration::from_secs_f64(self.config.timeout_s)))
+            .build();
         let mut response = self.agent.run(request).map_err(repeat)?;
         let status = response.status().as_u16();
         let pause = response
@@ -207,69 +236,91 @@ impl Client {
             .read_to_string()
             .map_err(repeat)?;
         if (200..300).contains(&status) {
-            return answer(&text).map_err(|problem| Failed::Repeat(problem, pause));
+            let completion = self.answer(&text);
+            return completion.map_err(|problem| Failed::Repeat(problem, pause));
         }
-        Err(failed(status, &text, pause))
+        Err(self.failed(status, &text, pause))
     }
-}
 
-/// The completion of an answer.
-fn answer(text: &str) -> Result<Completion, String> {
-    let shown = || text.chars().take(SHOWN).collect::<String>();
-    let answer: Answer = serde_json::from_str(text)
-        .map_err(|error| format!("the answer is no completion ({error}): {:?}", shown()))?;
-    let Some(choice) = answer.choices.into_iter().next() else {
-        return Err("the answer has no choices".to_owned());
-    };
-    let content = choice.message.and_then(|message| message.content);
-    let Some(text) = choice.text.or(content) else {
-        return Err(format!("the answer has no text: {:?}", shown()));
-    };
-    let finish = match choice.finish_reason.as_deref() {
-        Some("length") => Finish::Length,
-        _ => Finish::Stop,
-    };
-    let usage = answer.usage.as_ref();
-    Ok(Completion {
-        text,
-        finish,
-        prompt_tokens: usage.and_then(|usage| usage.prompt_tokens),
-        completion_tokens: usage.and_then(|usage| usage.completion_tokens),
-    })
-}
+    /// Why a request has no answer.
+    fn unanswered(&self, error: &ureq::Error) -> String {
+        match error {
+            ureq::Error::Timeout(_) => {
+                format!("timeout: no complete answer in {} s", self.config.timeout_s)
+            }
+            error => reason(error),
+        }
+    }
 
-/// What an answer that is no completion means.
-fn failed(status: u16, text: &str, pause: Option<Duration>) -> Failed {
-    let parsed: Option<Value> = serde_json::from_str(text).ok();
-    let error = parsed.as_ref().and_then(|answer| answer.get("error"));
-    let message = error.and_then(|error| error.get("message").unwrap_or(error).as_str());
-    let code = error.and_then(|error| error.get("code")?.as_str());
-    // the page of a proxy is not shown
-    let is_page = text.trim_start().starts_with('<');
-    let plain = Some(text.trim()).filter(|text| !text.is_empty() && !is_page && message.is_none());
-    let said: String = message
-        .or(plain)
-        .unwrap_or_default()
-        .chars()
-        .take(SHOWN)
-        .collect();
-    let problem = format!(
-        "status {status}{}{said}",
-        if said.is_empty() { "" } else { ": " }
-    );
-    let is_too_long = code == Some("context_length_exceeded")
-        || [
-            "reduce your prompt",
-            "maximum context length",
-            "context size",
-        ]
-        .iter()
-        .any(|part| said.contains(part));
-    match status {
-        400 | 413 | 422 | 500 if is_too_long => Failed::TooLong,
-        // the account has nothing left: waiting does not help
-        429 if code == Some("insufficient_quota") => Failed::Refused(problem),
-        408 | 409 | 425 | 429 | 500..600 => Failed::Repeat(problem, pause),
-        _ => Failed::Refused(problem),
+    /// A text of the server without the key, which some servers repeat.
+    fn without_key(&self, text: &str) -> String {
+        match &self.key {
+            Some(key) if key.len() >= SHORTEST_KEY => text.replace(key.as_str(), "***"),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// The start of a text of the server, to be shown.
+    fn shown(&self, text: &str) -> String {
+        let text = self.without_key(text);
+        text.chars().take(SHOWN).collect()
+    }
+
+    /// The completion of an answer.
+    fn answer(&self, text: &str) -> Result<Completion, String> {
+        let answer: Answer = serde_json::from_str(text).map_err(|error| {
+            let error = self.without_key(&error.to_string());
+            let shown = self.shown(text);
+            format!("the answer is no completion ({error}): {shown:?}")
+        })?;
+        let Some(choice) = answer.choices.into_iter().next() else {
+            return Err("the answer has no choices".to_owned());
+        };
+        let finish = match choice.finish_reason.as_deref() {
+            Some("length") => Finish::Length,
+            _ => Finish::Stop,
+        };
+        let Some(completed) = choice.text() else {
+            return Err(format!("the answer has no text: {:?}", self.shown(text)));
+        };
+        let usage = answer.usage.as_ref();
+        Ok(Completion {
+            text: completed,
+            finish,
+            prompt_tokens: usage.and_then(|usage| usage.prompt_tokens),
+            completion_tokens: usage.and_then(|usage| usage.completion_tokens),
+        })
+    }
+
+    /// What an answer that is no completion means.
+    fn failed(&self, status: u16, text: &str, pause: Option<Duration>) -> Failed {
+        let parsed: Option<Value> = serde_json::from_str(text).ok();
+        let error = parsed.as_ref().and_then(|answer| answer.get("error"));
+        let message = error.and_then(|error| error.get("message").unwrap_or(error).as_str());
+        let code = error.and_then(|error| error.get("code")?.as_str());
+        // the page of a proxy is not shown
+        let is_page = text.trim_start().starts_with('<');
+        let plain =
+            Some(text.trim()).filter(|text| !text.is_empty() && !is_page && message.is_none());
+        let said = self.shown(message.or(plain).unwrap_or_default());
+        let problem = format!(
+            "status {status}{}{said}",
+            if said.is_empty() { "" } else { ": " }
+        );
+        let is_too_long = code == Some("context_length_exceeded")
+            || [
+                "reduce your prompt",
+                "maximum context length",
+                "context size",
+            ]
+            .iter()
+            .any(|part| said.contains(part));
+        match status {
+            400 | 413 | 422 | 500 if is_too_long => Failed::TooLong,
+            // the account has nothing left: waiting does not help
+            429 if code == Some("insufficient_quota") => Failed::Refused(problem),
+            408 | 409 | 425 | 429 | 500..600 => Failed::Repeat(problem, pause),
+            _ => Failed::Refused(problem),
+        }
     }
 }

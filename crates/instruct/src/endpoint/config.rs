@@ -84,15 +84,7 @@ impl EndpointConfig {
     /// The first value that is wrong.
     pub fn check(&self) -> Result<(), Problem> {
         let wrong = |key: &str, why: String| Err(Problem::new(key, why));
-        let uri: Option<Uri> = self.url.parse().ok();
-        let scheme = uri.as_ref().and_then(Uri::scheme_str);
-        if !matches!(scheme, Some("http" | "https")) {
-            let found = &self.url;
-            return wrong(
-                "url",
-                format!("expected http:// or https://, found {found:?}"),
-            );
-        }
+        self.check_url()?;
         if let Some(why) = wrong_count(self.concurrency as u64, 1, 256) {
             return wrong("concurrency", why);
         }
@@ -121,6 +113,23 @@ impl EndpointConfig {
         Ok(())
     }
 
+    fn check_url(&self) -> Result<(), Problem> {
+        let found = &self.url;
+        if found.contains('@') {
+            // the address itself is not shown
+            let why = "expected an address without `@`: a user name or password would appear in messages and files";
+            let hint = "put the key into an environment variable, and set `key_env` to the name of the variable; \
+                        write an @ that is part of the address as %40";
+            return Err(Problem::new("url", why).with_hint(Some(hint.to_owned())));
+        }
+        let uri: Option<Uri> = found.parse().ok();
+        if let Some("http" | "https") = uri.as_ref().and_then(Uri::scheme_str) {
+            return Ok(());
+        }
+        let why = format!("expected http:// or https://, found {found:?}");
+        Err(Problem::new("url", why))
+    }
+
     /// The cost of a completion.
     pub fn cost(&self, completion: &Completion) -> f64 {
         let of = |tokens: Option<u64>, price: f64| tokens.unwrap_or(0) as f64 * price / 1e6;
@@ -128,12 +137,23 @@ impl EndpointConfig {
             + of(completion.completion_tokens, self.price_completion)
     }
 
-    /// The address of a function.
+    /// The address of a function. It is put before the query; a function that the address ends in already is replaced.
     pub(super) fn address(&self, api: Api) -> String {
         let function = match api {
             Api::Completions => "completions",
             Api::Chat => "chat/completions",
         };
-        format!("{}/{function}", self.url.trim_end_matches('/'))
+        // a fragment is never sent
+        let url = self.url.split('#').next().unwrap_or_default();
+        let (base, query) = match url.split_once('?') {
+            Some((base, query)) => (base, format!("?{query}")),
+            None => (url, String::new()),
+        };
+        let base = base.trim_end_matches('/');
+        let base = ["/chat/completions", "/completions"]
+            .into_iter()
+            .find_map(|ending| base.strip_suffix(ending))
+            .unwrap_or(base);
+        format!("{}/{function}{query}", base.trim_end_matches('/'))
     }
 }

@@ -20,6 +20,8 @@ enum Reply {
     Echo,
     /// Nothing for a while.
     Wait(Duration),
+    /// A hundred bytes, one at a time after a pause.
+    Drip(Duration),
     /// The end of the connection.
     Close,
 }
@@ -63,6 +65,16 @@ impl Server {
     }
 }
 
+fn drip(mut stream: &TcpStream, pause: Duration) -> Option<()> {
+    let head = b"HTTP/1.1 200 X\r\nContent-Length: 100\r\n\r\n";
+    stream.write_all(head).ok()?;
+    for _ in 0..100 {
+        thread::sleep(pause);
+        stream.write_all(b" ").ok()?;
+    }
+    None
+}
+
 fn serve(
     mut stream: &TcpStream,
     seen: &Mutex<Vec<(String, Value)>>,
@@ -96,6 +108,7 @@ fn serve(
             thread::sleep(*time);
             return None;
         }
+        Reply::Drip(pause) => return drip(stream, *pause),
         Reply::Echo => {
             let usage = json!({"prompt_tokens": 10, "completion_tokens": 4});
             let text = body["prompt"].as_str().map(str::to_uppercase);
@@ -235,6 +248,10 @@ fn what_was_answered_before_a_failure_arrives() {
             "URL/completions: the answer has no text",
         ),
         (
+            Reply::Say(200, "", "{\"choices\":[{\"message\":null}]}".to_owned()),
+            "URL/completions: the answer has no text",
+        ),
+        (
             Reply::Wait(Duration::from_millis(600)),
             "URL/completions: timeout",
         ),
@@ -345,5 +362,160 @@ fn a_key_that_is_missing_is_named() {
     assert_eq!(
         error.unwrap().to_string(),
         "[model.endpoint]: `key_env`: the environment has no SIMMER_NO_SUCH_KEY"
+    );
+}
+
+#[test]
+fn the_timeout_limits_an_answer_in_small_parts() {
+    // the second answer would take 5 s
+    let replies = [
+        Reply::Wait(Duration::from_millis(600)),
+        Reply::Drip(Duration::from_millis(50)),
+    ];
+    for reply in replies {
+        let server = Server::start(&[reply]);
+        let mut config = server.config();
+        config.retries = 0;
+        config.timeout_s = 0.2;
+        let begin = Instant::now();
+        let (_, error) = complete(&config, &["a"]);
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(
+            said(error, &server),
+            "URL/completions: timeout: no complete answer in 0.2 s, in 1 attempts"
+        );
+    }
+}
+
+#[test]
+fn a_text_that_is_null_is_empty_and_not_asked_for_again() {
+    let length = Finish::Length;
+    for (api, choice, finish) in [
+        (
+            Api::Chat,
+            json!({"message": {"content": null, "refusal": "no"}, "finish_reason": "stop"}),
+            Finish::Stop,
+        ),
+        (
+            Api::Chat,
+            json!({"message": {"tool_calls": []}, "finish_reason": "tool_calls"}),
+            Finish::Stop,
+        ),
+        (
+            Api::Chat,
+            json!({"message": {"content": null, "reasoning": "hm"}, "finish_reason": "length"}),
+            length,
+        ),
+        (
+            Api::Completions,
+            json!({"text": null, "finish_reason": "length"}),
+            length,
+        ),
+    ] {
+        let answer = json!({"choices": [choice]}).to_string();
+        let server = Server::start(&[Reply::Say(200, "", answer)]);
+        let mut config = server.config();
+        config.api = api;
+        let (found, error) = complete(&config, &["a"]);
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(server.requests(), 1);
+        let completion = &found[0].1;
+        assert_eq!((completion.text.as_str(), completion.finish), ("", finish));
+    }
+}
+
+#[test]
+fn a_key_that_the_server_repeats_is_left_out() {
+    // cargo sets these variables for tests
+    let (key, short) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_RUST_VERSION"));
+    let long = "x".repeat(290);
+    for (key_env, reply, expected) in [
+        (
+            "CARGO_PKG_NAME",
+            error(401, "", &format!("no such key: {key}"), "x"),
+            "status 401: no such key: ***".to_owned(),
+        ),
+        (
+            "CARGO_PKG_NAME",
+            // the start that is shown would end in the key
+            Reply::Say(403, "", format!("{long}{key}")),
+            format!("status 403: {long}***"),
+        ),
+        (
+            "CARGO_PKG_RUST_VERSION",
+            Reply::Say(403, "", format!("not {short}")),
+            "status 403: not ***".to_owned(),
+        ),
+    ] {
+        let server = Server::start(&[reply]);
+        let mut config = server.config();
+        config.key_env = Some(key_env.to_owned());
+        let (_, error) = complete(&config, &["a"]);
+        assert_eq!(said(error, &server), format!("URL/completions: {expected}"));
+    }
+    for answer in [json!({"choices": key}), json!({"choices": [{"x": key}]})] {
+        let server = Server::start(&[Reply::Say(200, "", answer.to_string())]);
+        let mut config = server.config();
+        config.key_env = Some("CARGO_PKG_NAME".to_owned());
+        config.retries = 0;
+        let said = said(complete(&config, &["a"]).1, &server);
+        assert!(said.contains("***") && !said.contains(key), "{said}");
+    }
+}
+
+#[test]
+fn a_user_name_in_the_address_is_refused() {
+    let mut config = Server::start(&[]).config();
+    for url in [
+        "http://bob:hunter2@host/v1",
+        "https://bob@host",
+        "http://bob:hunter/2@host",
+        "bob:hunter2@host",
+    ] {
+        config.url = url.to_owned();
+        let problem = config.check().unwrap_err();
+        assert_eq!(problem.key, "url");
+        let said = format!("{problem} {}", problem.hint.as_deref().unwrap_or_default());
+        assert!(
+            said.contains("would appear in messages") && said.contains("`key_env`"),
+            "{said}"
+        );
+        assert!(!said.contains("bob") && !said.contains("hunter"), "{said}");
+    }
+}
+
+#[test]
+fn an_address_may_have_a_query_a_fragment_or_a_function() {
+    let server = Server::start(&[]);
+    let mut config = server.config();
+    for (url, expected) in [
+        ("http://h/v1", "http://h/v1/F"),
+        ("http://h", "http://h/F"),
+        ("http://h/v1/#x?y", "http://h/v1/F"),
+        ("http://h/v1/?a=1&b=2#x", "http://h/v1/F?a=1&b=2"),
+        ("http://h?a=/completions", "http://h/F?a=/completions"),
+        ("http://h/v1/completions", "http://h/v1/F"),
+        ("http://h/v1/chat/completions/", "http://h/v1/F"),
+        ("http://h/v1/chat/completions?a=1", "http://h/v1/F?a=1"),
+        ("http://h/mycompletions", "http://h/mycompletions/F"),
+    ] {
+        config.url = url.to_owned();
+        for (api, function) in [
+            (Api::Completions, "completions"),
+            (Api::Chat, "chat/completions"),
+        ] {
+            assert_eq!(config.address(api), expected.replace('F', function));
+        }
+    }
+    config.url = format!("{}/chat/completions?api-version=1", server.url);
+    config.api = Api::Chat;
+    let (found, error) = complete(&config, &["a"]);
+    assert!(error.is_none() && found.len() == 1, "{error:?}");
+    let seen = server.seen.lock().unwrap();
+    let head = &seen[0].0;
+    assert!(
+        head.starts_with("POST /v1/chat/completions?api-version=1 HTTP/1.1\r\n"),
+        "{head}"
     );
 }

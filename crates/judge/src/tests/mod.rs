@@ -209,9 +209,9 @@ fn ratings_have_means_and_a_text_without_one_is_asked_again() {
             return "[[12]] is outside of the scale".to_owned();
         }
         if prompt.contains("word</b>") && calls.get() <= 12 {
-            return "hm".to_owned();
+            return "<think>[[7]], or".to_owned();
         }
-        format!("[[{}]]", 4 + seed % 2)
+        format!("<think>[[12]]?</think>\n\n[[{}]]", 4 + seed % 2)
     };
     let mut player = judge_that(&judge);
     let (report, _) = case.judge(&recipe, &mut player, "journal.jsonl").unwrap();
