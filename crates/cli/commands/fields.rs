@@ -10,6 +10,27 @@ const NUMBERS: [&str; 9] = [
     "id", "idx", "index", "key", "no", "nr", "number", "nummer", "uuid",
 ];
 
+/// What names of questions contain, in lower case.
+const QUESTIONS: [&str; 6] = [
+    "question",
+    "instruction",
+    "prompt",
+    "query",
+    "problem",
+    "frage",
+];
+
+/// What names of answers contain.
+const ANSWERS: [&str; 7] = [
+    "answer",
+    "output",
+    "response",
+    "completion",
+    "solution",
+    "reply",
+    "antwort",
+];
+
 /// Names of the rows' keys by the keys of a format: `instruction=question,output=answer`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Names(BTreeMap<String, String>);
@@ -39,18 +60,32 @@ impl Names {
         Ok(Self(names))
     }
 
-    /// A guess for rows with these keys: text, or an instruction and its answer, often behind a number.
-    pub(crate) fn guess(keys: &[String]) -> String {
+    /// The keys that are named like questions and answers, if two of them are.
+    pub(crate) fn like_questions(keys: &[String]) -> Option<String> {
+        let like = |words: &[&str]| {
+            let is_like = |key: &&String| {
+                let key = key.to_lowercase();
+                !key.ends_with("_id") && words.iter().any(|word| key.contains(word))
+            };
+            keys.iter().find(is_like)
+        };
+        let (question, answer) = (like(&QUESTIONS)?, like(&ANSWERS)?);
+        (question != answer).then(|| format!("instruction={question},output={answer}"))
+    }
+
+    /// A guess for rows with these keys: questions and answers by their names, else text alone, or an instruction and its answer,
+    /// often behind a number. `None` if nothing speaks for two of them.
+    pub(crate) fn guess(keys: &[String]) -> Option<String> {
         let is_number = |key: &String| {
             let key = key.to_lowercase();
-            NUMBERS.contains(&key.trim_end_matches('.'))
+            NUMBERS.contains(&key.trim_end_matches('.')) || key.ends_with("_id")
         };
         let texts: Vec<&String> = keys.iter().filter(|key| !is_number(key)).collect();
-        match texts[..] {
-            [] => "instruction=question,output=answer".to_owned(),
-            [only] => format!("text={only}"),
-            [first, second, ..] => format!("instruction={first},output={second}"),
-        }
+        Self::like_questions(keys).or_else(|| match texts[..] {
+            [only] => Some(format!("text={only}")),
+            [first, second] => Some(format!("instruction={first},output={second}")),
+            _ => None,
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -116,16 +151,20 @@ mod tests {
 
     #[test]
     fn the_guess_can_be_read() {
-        for keys in [&[][..], &["a"], &["a", "b"], &["a", "b", "c"]] {
-            let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-            assert!(Names::parse(&Names::guess(&keys)).is_ok());
-        }
         let guess = |keys: &[&str]| {
             let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-            Names::guess(&keys)
+            let guess = Names::guess(&keys)?;
+            assert!(Names::parse(&guess).is_ok());
+            Some(guess)
         };
-        let four = ["Nr.", "thema", "text", "abteilung"];
-        assert_eq!(guess(&four), "instruction=thema,output=text");
-        assert_eq!(guess(&["id", "beschreibung"]), "text=beschreibung");
+        let two = guess(&["Nr.", "thema", "text"]).unwrap();
+        assert_eq!(two, "instruction=thema,output=text");
+        let one = guess(&["id", "beschreibung"]).unwrap();
+        assert_eq!(one, "text=beschreibung");
+        let named = guess(&["Type", "Category", "Question", "Best Answer", "Source"]).unwrap();
+        assert_eq!(named, "instruction=Question,output=Best Answer");
+        for keys in [&[][..], &["question_id", "category", "turns", "reference"]] {
+            assert_eq!(guess(keys), None);
+        }
     }
 }

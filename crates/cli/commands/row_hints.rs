@@ -1,6 +1,6 @@
 //! Hints about rows for commands that read them without a recipe: they name options, not a recipe's keys.
 
-use simmer_data::{DataError, RowError};
+use simmer_data::{DataError, RowError, hint_of_table};
 use simmer_hint::Hint;
 
 use super::fields::Names;
@@ -48,12 +48,18 @@ pub(crate) fn hinted(error: DataError) -> Failure {
 }
 
 fn hint(error: &DataError) -> Option<String> {
-    if let Some(keys) = unknown_keys(error) {
-        let named = match suggested(error) {
-            Some(names) => names.option(),
-            None => Names::guess(keys),
-        };
-        return Some(format!("name the keys, such as {}", option(&named)));
+    if let (Some(keys), DataError::Row { origin, .. }) = (unknown_keys(error), error) {
+        let such_as = |named: String| format!("name the keys, such as {}", option(&named));
+        let named = suggested(error).map(|names| names.option());
+        if let Some(named) = named.or_else(|| Names::like_questions(keys)) {
+            return Some(such_as(named));
+        }
+        let guess = Names::guess(keys).map(such_as);
+        let hint = guess.unwrap_or_else(|| {
+            "name the keys that hold questions and answers: --fields instruction=KEY,output=KEY"
+                .to_owned()
+        });
+        return Some(hint_of_table(&origin.file, hint));
     }
     match error {
         DataError::Unusable(bad) => {
@@ -113,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn a_table_may_lack_the_names_of_its_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.CSV");
+        fs::write(&path, "who?,me\nwhere?,here\n").unwrap();
+        let read = Reader::open(&[path], &Reading::default()).and_then(Reader::rest);
+        let text = hinted(read.unwrap_err()).text();
+        insta::assert_snapshot!(text.lines().last().unwrap(), @"hint: if the first line of the file is a row, add a line with the names of the columns before it; else name the keys, such as --fields 'instruction=who?,output=me'");
+    }
+
+    #[test]
     fn hints_name_options() {
         let turns = |from: &str, key: &str| {
             format!("{{\"conversations\": [{{\"from\": \"{from}\", \"{key}\": \"a\"}}]}}\n")
@@ -121,6 +137,7 @@ mod tests {
             // what an error suggests comes before a guess by the order of the keys
             of(r#"{"source": "web", "problem": "a", "solution": "b"}"#),
             of(r#"{"id": 1, "thema": "a", "text ": "b"}"#),
+            of(r#"{"question_id": 1, "category": "a", "turns": ["b"], "reference": "c"}"#),
             of(r#"{"id": 1, "dialog": [{"role": "user", "content": "a"}]}"#),
             of(r#"{"prompt": "a", "answer": "b"}"#),
             of(&turns("human", "words")),
@@ -135,6 +152,7 @@ mod tests {
         insta::assert_snapshot!(hints.join("\n"), @"
         hint: name the keys, such as --fields instruction=problem,output=solution
         hint: name the keys, such as --fields 'instruction=thema,output=text '
+        hint: name the keys that hold questions and answers: --fields instruction=KEY,output=KEY
         hint: name the keys, such as --fields messages=dialog
         hint: add the key, or name another: --fields completion=answer; a row of format prompt_completion has `prompt` and `completion` (or `response`)
         hint: if another key has it, name that key: --fields value=NAME

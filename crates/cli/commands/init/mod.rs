@@ -212,11 +212,12 @@ fn keys(failure: &Failure) -> Option<&[String]> {
 /// Asks for the names of the keys of rows that fit no format.
 fn named(questions: &mut Questions, path: &str, failure: &Failure) -> Result<Rows, Failure> {
     failure.report();
+    let guess = keys(failure).and_then(Names::guess);
     let question = Question {
         subject: "keys",
         about: "Which keys hold what? instruction=...,output=... of questions and answers (input=... beside them); \
                 text=... of texts; messages=... of conversations.",
-        default: &Names::guess(keys(failure).unwrap_or_default()),
+        default: &guess.unwrap_or_else(|| "instruction=question,output=answer".to_owned()),
         option: "--fields",
     };
     questions.answer(None, &question, |names| {

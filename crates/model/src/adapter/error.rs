@@ -314,8 +314,7 @@ impl Hint for AdapterError {
                 "merge the adapter into its base model, and convert the merged model".to_owned(),
             ),
             Self::Gguf { source, .. } => source.hint(),
-            // they add inputs, and change no weight
-            Self::Unsupported { found, .. } if PROMPTS.iter().any(|kind| found.contains(kind)) => {
+            Self::Unsupported { key, found, .. } if cannot_be_merged(key, found) => {
                 Some("use it with PEFT, which cannot merge it either; or train an adapter of another type".to_owned())
             }
             Self::Unsupported { .. } => Some(
@@ -327,8 +326,18 @@ impl Hint for AdapterError {
     }
 }
 
-/// Types of PEFT that no weight can be merged from.
+/// Types of PEFT that add inputs and change no weight.
 const PROMPTS: [&str; 4] = ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "CPT"];
+
+/// Whether PEFT refuses to merge an adapter with this key: prompts, branches that depend on the text (`alora_invocation_tokens`,
+/// `arrow_config`), those beside GPTQ (`use_qalora`), and biases beside layers that have none, as LLaMA's.
+///
+/// Source: PEFT 0.21.2, `merge` in `tuners/lora/`.
+fn cannot_be_merged(key: &str, found: &str) -> bool {
+    const KEYS: [&str; 4] = ["alora_", "arrow_config", "use_qalora", "lora_bias"];
+    PROMPTS.iter().any(|kind| found.contains(kind))
+        || KEYS.iter().any(|start| key.starts_with(start))
+}
 
 /// The hint for tensors that do not fit: those of another base model, unless the adapter's own files differ.
 fn mismatch(difference: Option<&Difference>) -> String {

@@ -125,14 +125,19 @@ impl Estimate {
                 };
                 format!("{smaller}; or adapt fewer modules (method.lora.targets)")
             }
-            _ if frozen > needed / 2 && self.offload.is_none() && recipe.base.precision.is_some() => {
+            _ if frozen > needed / 2 && self.offload.is_none() && recipe.base.quantised_on_load().is_some() => {
                 "remove base.precision, so that the weights stay in their files (with base.offload = \"disk\", two layers \
                  are in memory at a time), or choose a smaller base model"
                     .to_owned()
             }
-            _ if frozen > needed / 2 => {
+            Method::Full(_) if frozen > needed / 2 => {
                 "choose a smaller base model, set base.precision = \"bf16\" if it is in f32, or use a device with \
                  more memory"
+                    .to_owned()
+            }
+            _ if frozen > needed / 2 => {
+                "quantise the base model if it is in f32 or 16 bits (base.precision = \"nf4\"), choose a smaller one, or use a \
+                 device with more memory"
                     .to_owned()
             }
             _ if parts.activations + parts.workspace > needed / 2 => {

@@ -116,13 +116,22 @@ impl Client {
             .read_to_string()
             .map_err(|error| self.unreachable(&error))?;
         if status.is_redirection() {
-            let to = location.unwrap_or_default();
+            let to = self.without_secret(&location.unwrap_or_default());
             return Err(wrong(format!("the server redirects to {to:?}")));
         }
         if !status.is_success() {
-            return Err(refused(url, status.as_u16(), &text));
+            return Err(refused(url, status.as_u16(), &self.without_secret(&text)));
         }
         Ok(text)
+    }
+
+    /// A text of the server without the token, which some servers repeat.
+    fn without_secret(&self, text: &str) -> String {
+        let header = self.authorization.as_deref();
+        match header.and_then(|header| header.split_once(' ')) {
+            Some((_, secret)) if secret.len() >= 4 => text.replace(secret, "***"),
+            _ => text.to_owned(),
+        }
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Unsent {
