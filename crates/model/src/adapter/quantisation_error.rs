@@ -79,7 +79,8 @@ pub fn make_up_for_quantisation(
     Ok(with_factors(model, &quantised, starts))
 }
 
-/// The model with these factors in the branches of modules.
+/// The model with these factors in the branches of modules. Rows of A that are zero keep their random start, as in LoRA: B is zero beside
+/// them, and no gradient would reach either.
 fn with_factors(
     model: LlamaForCausalLM,
     modules: &[&Selected],
@@ -92,14 +93,24 @@ fn with_factors(
     let device = model.device().without_autodiff();
     let [of_a, of_b] = kind::factors(false);
     let mut values = model.trainable();
-    for (module, Factors { a, b }) in modules.iter().zip(factors) {
-        for (tensor, new) in [(of_a, a), (of_b, b)] {
-            let key = format!("{KEY_PREFIX}{}{}", module.name, tensor.end);
-            if let Some(name) = names.get(&key) {
-                let count = new.len();
-                let new = Tensor::from_data(TensorData::new(new, [count]), &device);
-                values.insert(name.clone(), new);
+    for (module, Factors { mut a, b }) in modules.iter().zip(factors) {
+        let name = |end: &str| names.get(&format!("{KEY_PREFIX}{}{end}", module.name));
+        let (Some(name_of_a), Some(name_of_b)) = (name(of_a.end), name(of_b.end)) else {
+            continue;
+        };
+        if let Some(random) = values.get(name_of_a) {
+            let random: Vec<f32> = random.to_data().iter::<f32>().collect();
+            let features = module.shape[1];
+            for (row, random) in a.chunks_mut(features).zip(random.chunks(features)) {
+                if row.iter().all(|value| *value == 0.0) {
+                    row.copy_from_slice(random);
+                }
             }
+        }
+        for (name, new) in [(name_of_a, a), (name_of_b, b)] {
+            let count = new.len();
+            let new = Tensor::from_data(TensorData::new(new, [count]), &device);
+            values.insert(name.clone(), new);
         }
     }
     model.with_trainable(&values)
@@ -130,7 +141,7 @@ fn error(
     Ok(error)
 }
 
-/// The factors of a module. Ranks beyond the sides of the weight, and beyond the number of inputs, stay zero.
+/// The factors of a module. Ranks beyond the sides of the weight, and beyond the number of inputs, are zero.
 ///
 /// # Shapes
 /// `error`: `[O, I]`. `inputs`: `[T, I]`.

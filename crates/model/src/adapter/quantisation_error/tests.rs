@@ -84,6 +84,24 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
         .sqrt()
 }
 
+/// No gradient reaches a rank whose row of A and column of B are zero.
+fn assert_all_can_learn(model: &LlamaForCausalLM) {
+    let parameters = model.trainable();
+    let keys = peft_keys(model);
+    let of_a = keys
+        .iter()
+        .filter(|(_, key)| key.ends_with(".lora_A.weight"));
+    let names: Vec<&String> = of_a.map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 4);
+    for name in names {
+        let features = if name.contains("down") { INNER } else { HIDDEN };
+        let rows = values(&parameters, name);
+        for row in rows.chunks(features) {
+            assert!(row.iter().any(|value| *value != 0.0), "{name}");
+        }
+    }
+}
+
 #[test]
 fn loftq_is_the_best_approximation_of_the_error() {
     // less than the sides, and more
@@ -120,6 +138,7 @@ fn loftq_is_the_best_approximation_of_the_error() {
             count += 1;
         }
         assert_eq!(count, 4);
+        assert_all_can_learn(&model);
         // the embedding is not quantised, and starts as ever
         let keys = peft_keys(&model);
         let key = |(name, key): (&String, &String)| {
@@ -154,6 +173,7 @@ fn qera_leaves_the_least_error_of_what_a_layer_computes() {
     for rank in [4, 100] {
         let [loftq, qera] = [Init::Loftq, Init::Qera].map(|init| started(rank, init));
         let (base, mut model, chosen) = qera;
+        assert_all_can_learn(&model);
         let linear = chosen
             .adapted
             .iter()
