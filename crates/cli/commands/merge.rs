@@ -124,9 +124,12 @@ impl Merge {
         let bases = self.bases.choose(&base, trained_on)?;
         let base = &bases.target.path;
         let saved = tempfile::tempdir()?;
-        let base_tokens = tokenizer::tokens(base);
+        let own = simmer_train::tokenizer::open(base);
+        let base_tokens = own.as_ref().ok();
+        let base_tokens = base_tokens.map(|own| own.max_token_id() as usize + 1);
         let merged = tokenizer::of_merge(
             base,
+            own,
             weighted::with_tokenizer(base, base_tokens, &folders)?,
             saved.path(),
         )?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use simmer_files::size::counted;
 use simmer_hint::Hint;
 
 /// An error of a generation.
@@ -114,7 +115,7 @@ pub enum InstructError {
         problem: String,
     },
     /// A server did not answer a request in several attempts.
-    #[error("{url}: {problem}, in {attempts} attempts")]
+    #[error("{url}: {problem}, in {}", counted(*attempts as usize, "attempt"))]
     Unanswered {
         /// The address.
         url: String,

@@ -7,7 +7,8 @@ use simmer_checkpoint::Pretrained;
 use simmer_data::Tokenizer;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::export::tokenizer_files;
-use simmer_train::tokenizer::{self, Tokenizers};
+use simmer_train::TrainError;
+use simmer_train::tokenizer::Tokenizers;
 
 use super::lacks_hugging_face_tokenizer;
 use crate::failure::{Context, Failure};
@@ -23,23 +24,17 @@ pub(super) struct OfMerge {
     pub(super) eos: Option<Vec<u32>>,
 }
 
-/// The number of tokens of a base model's tokenizer, if it has one.
-pub(super) fn tokens(base: &Path) -> Option<usize> {
-    let own = tokenizer::open(base).ok()?;
-    Some(own.max_token_id() as usize + 1)
-}
-
 /// Chooses the tokenizer, says what comes from the adapter, and writes its files to `folder` if they are not those of the
-/// base model's folder.
+/// base model's folder. `own` is the base model's tokenizer.
 pub(super) fn of_merge(
     base: &Path,
+    own: Result<Tokenizer, TrainError>,
     adapter: &AdapterFolder,
     folder: &Path,
 ) -> Result<OfMerge, Failure> {
     let mut config = Pretrained::open(base)?.config;
     // merging says so
     let _ = adapter.resize(&mut config);
-    let own = tokenizer::open(base);
     let other = lacks_hugging_face_tokenizer(base);
     if other && let Err(error) = own {
         return Err(error.into());

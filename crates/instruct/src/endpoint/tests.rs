@@ -383,7 +383,7 @@ fn the_timeout_limits_an_answer_in_small_parts() {
         assert!(took < Duration::from_secs(3), "{took:?}");
         assert_eq!(
             said(error, &server),
-            "URL/completions: timeout: no complete answer in 0.2 s, in 1 attempts"
+            "URL/completions: timeout: no complete answer in 0.2 s, in 1 attempt"
         );
     }
 }
