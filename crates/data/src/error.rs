@@ -15,6 +15,7 @@ use simmer_hint::Hint;
 
 use crate::bad::BadRow;
 use crate::conversation::Origin;
+use crate::file::is_table;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
 
@@ -324,15 +325,14 @@ impl Hint for DataError {
     }
 }
 
-/// A hint about the keys of a row. The first line of a table may be no names, but a row.
+/// A hint about the keys of a row. In a CSV file without the names of its columns, the first row was taken for them.
 pub fn hint_of_table(file: &Path, hint: String) -> String {
-    let extension = file.extension().and_then(|extension| extension.to_str());
-    match extension.map(str::to_lowercase).as_deref() {
-        Some("csv" | "tsv") => format!(
+    if is_table(file) {
+        return format!(
             "if the first line of the file is a row, add a line with the names of the columns before it; else {hint}"
-        ),
-        _ => hint,
+        );
     }
+    hint
 }
 
 /// The hint for a row that cannot be used. Such a row at the very start is more often a mistake in the recipe.

@@ -9,6 +9,7 @@ mod decoder;
 pub mod device;
 pub mod export;
 mod generate;
+mod groups;
 mod input_record;
 mod layer;
 mod llama;

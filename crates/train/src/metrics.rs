@@ -183,7 +183,7 @@ struct Line {
 
 impl MetricsFile {
     /// Opens the file for lines after `step`. Lines that a killed run wrote after its last checkpoint are removed, and so
-    /// is the validation after `step` unless `validated`: the checkpoint includes it. So are lines that are none.
+    /// is the validation after `step` unless `validated`: the checkpoint includes it. Damaged lines are removed, too.
     pub(crate) fn open(folder: &Path, step: u64, validated: bool) -> Result<Self, TrainError> {
         let path = folder.join(METRICS_FILE);
         let mut steps = 0;

@@ -35,7 +35,7 @@ pub struct TrainingState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<Loss>,
     /// How many changes were accepted before it: those of the manifest that it knows.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub accepted: usize,
     /// The order in which the micro-batches of a step are added; that of earlier versions if the file does not say it.
     #[serde(default)]
@@ -62,14 +62,8 @@ impl TrainingState {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-fn is_none(count: &usize) -> bool {
-    *count == 0
+fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 /// The lowest validation loss of a run.

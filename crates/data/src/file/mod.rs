@@ -128,6 +128,11 @@ pub(crate) fn is_text(path: &Path) -> bool {
     decompress::kind(path).0.as_deref() == Some("txt")
 }
 
+/// Whether a file's name says that it is a table, whose first line has the names of its columns.
+pub(crate) fn is_table(path: &Path) -> bool {
+    matches!(decompress::kind(path).0.as_deref(), Some("csv" | "tsv"))
+}
+
 /// The first name that occurs twice.
 fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut seen = HashSet::new();

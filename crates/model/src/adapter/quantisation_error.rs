@@ -25,7 +25,7 @@ use super::decomposition::{Matrix, Outputs, Products, Truncated, randomised};
 use super::init::{Factors, Init};
 use super::kind;
 use super::peft::KEY_PREFIX;
-use super::starting_factors::groups;
+use super::starting_factors::decomposed_together;
 use super::targets::{Selected, Selection};
 use crate::base::{Base, BaseError};
 use crate::llama::LlamaForCausalLM;
@@ -64,7 +64,7 @@ pub fn make_up_for_quantisation(
             (Some(walk), Some(layer)) => walk.inputs(&mut model, layer, modules),
             _ => vec![None; modules.len()],
         };
-        for modules in groups(modules) {
+        for modules in decomposed_together(modules) {
             let errors = modules
                 .iter()
                 .map(|module| error(&mut model, module, base, seed));
@@ -100,12 +100,7 @@ fn with_factors(
         };
         if let Some(random) = values.get(name_of_a) {
             let random: Vec<f32> = random.to_data().iter::<f32>().collect();
-            let features = module.shape[1];
-            for (row, random) in a.chunks_mut(features).zip(random.chunks(features)) {
-                if row.iter().all(|value| *value == 0.0) {
-                    row.copy_from_slice(random);
-                }
-            }
+            replace_zero_rows(&mut a, &random, module.shape[1]);
         }
         for (name, new) in [(name_of_a, a), (name_of_b, b)] {
             let count = new.len();
@@ -114,6 +109,14 @@ fn with_factors(
         }
     }
     model.with_trainable(&values)
+}
+
+/// Replaces the rows of a matrix that are zero by those of another.
+fn replace_zero_rows(matrix: &mut [f32], others: &[f32], columns: usize) {
+    let pairs = matrix.chunks_mut(columns).zip(others.chunks(columns));
+    for (row, other) in pairs.filter(|(row, _)| row.iter().all(|value| *value == 0.0)) {
+        row.copy_from_slice(other);
+    }
 }
 
 fn weight(base: &Base, module: &Selected) -> TensorLayout {

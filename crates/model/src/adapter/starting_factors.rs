@@ -7,23 +7,16 @@ use super::AdapterError;
 use super::attach::no_field;
 use super::init::Factors;
 use super::targets::{Selected, Selection};
+use crate::groups::groups;
 use crate::llama::LlamaForCausalLM;
 
 /// The most elements of weights that are decomposed at the same time.
 const AT_A_TIME: usize = 1 << 26;
 
 /// Modules in groups whose weights are decomposed at the same time.
-pub(super) fn groups<M: AsRef<Selected>>(mut modules: &[M]) -> impl Iterator<Item = &[M]> {
-    std::iter::from_fn(move || {
-        let mut elements = 0;
-        let fitting = modules.iter().take_while(|module| {
-            elements += module.as_ref().shape.iter().product::<usize>();
-            elements <= AT_A_TIME
-        });
-        let count = fitting.count().max(1).min(modules.len());
-        let (now, later) = modules.split_at(count);
-        modules = later;
-        (!now.is_empty()).then_some(now)
+pub(super) fn decomposed_together<M: AsRef<Selected>>(modules: &[M]) -> impl Iterator<Item = &[M]> {
+    groups(modules, AT_A_TIME, |module| {
+        module.as_ref().shape.iter().product()
     })
 }
 
@@ -37,7 +30,7 @@ pub(super) fn factors_of_weights(
     seed: u64,
 ) -> Result<Vec<Option<Factors>>, AdapterError> {
     let mut found = Vec::with_capacity(selection.adapted.len());
-    for modules in groups(&selection.adapted) {
+    for modules in decomposed_together(&selection.adapted) {
         let weights = modules.iter().map(|module| starting_weight(model, module));
         let weights: Vec<Option<Vec<f32>>> = weights.collect::<Result<_, _>>()?;
         let factors = modules.par_iter().zip(weights);

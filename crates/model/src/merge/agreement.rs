@@ -11,6 +11,7 @@
 use serde::Serialize;
 
 use crate::generate::{GenerateError, log_softmax_at, values};
+use crate::groups::groups;
 use crate::llama::LlamaForCausalLM;
 use crate::sequence::{Sequence, ids};
 
@@ -220,16 +221,8 @@ fn each_position(
     for prompt in prompts {
         model.check_tokens(prompt)?;
     }
-    let mut rest = prompts;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = rest.iter().take_while(|prompt| {
-            tokens += prompt.len();
-            tokens <= TOGETHER
-        });
-        let (some, others) = rest.split_at(fits.count().max(1));
+    for some in groups(prompts, TOGETHER, Vec::len) {
         positions_of(model, some, show);
-        rest = others;
     }
     Ok(())
 }

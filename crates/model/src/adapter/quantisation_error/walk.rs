@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::super::targets::Selected;
+use crate::groups::groups;
 use crate::input_record::InputRecord;
 use crate::llama::LlamaForCausalLM;
 use crate::sequence::Sequence;
@@ -36,23 +37,14 @@ impl Walk {
         let context = model.config().max_position_embeddings;
         let rows = rows.iter().map(|row| &row[..row.len().min(context)]);
         let rows: Vec<&[u32]> = rows.collect();
-        let mut rest = &rows[..];
-        let mut batches = Vec::new();
-        while !rest.is_empty() {
-            let mut count = 0;
-            let fitting = rest.iter().take_while(|row| {
-                count += row.len();
-                count <= tokens
-            });
-            let (now, later) = rest.split_at(fitting.count().max(1));
-            let sequence = Sequence::from_rows(now);
+        let batches = groups(&rows, tokens, |row| row.len()).map(|rows| {
+            let sequence = Sequence::from_rows(rows);
             let hidden = model.embed(&sequence);
-            batches.push(Batch { sequence, hidden });
-            rest = later;
-        }
+            Batch { sequence, hidden }
+        });
         let all: usize = rows.iter().map(|row| row.len()).sum();
         Self {
-            batches,
+            batches: batches.collect(),
             next: 0,
             every: all.div_ceil(TOKENS),
         }
