@@ -76,13 +76,13 @@ impl KeptPrefix {
 }
 
 /// One text of a batch.
-struct Text<'a> {
+struct Text {
     tokens: Vec<u32>,
     /// Where its keys are in the cache, in order of position.
     keys: Vec<Range<usize>>,
     /// The free part of its last page.
     page: Range<usize>,
-    sampler: Sampler<'a>,
+    sampler: Sampler,
     generated: Generated,
     ended: bool,
 }
@@ -189,11 +189,7 @@ impl LlamaForCausalLM {
     }
 
     /// Computes the prompts; returns the texts and the logits of their next tokens, `[B, V]`.
-    fn prefill<'a>(
-        &self,
-        prompts: &[Prompt<'a>],
-        kept: &mut KeptPrefix,
-    ) -> (Vec<Text<'a>>, Vec<f32>) {
+    fn prefill(&self, prompts: &[Prompt<'_>], kept: &mut KeptPrefix) -> (Vec<Text>, Vec<f32>) {
         let mut rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
         let seen = if self.shares(prompts) {
             kept.leave(&rows)
@@ -240,7 +236,7 @@ impl LlamaForCausalLM {
     /// `logits`: `[B, V]`, of the same texts in order.
     fn choose(
         &self,
-        texts: &mut [Text<'_>],
+        texts: &mut [Text],
         logits: &[f32],
         eos: &[u32],
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
@@ -268,13 +264,13 @@ impl LlamaForCausalLM {
     /// Their keys go to `places`, after which the cache has length `end`.
     fn grow(
         &self,
-        texts: &[Text<'_>],
+        texts: &[Text],
         places: Vec<usize>,
         end: usize,
         cache: &mut KvCache,
     ) -> Vec<f32> {
         let texts = texts.iter().filter(|text| !text.ended);
-        let texts: Vec<&Text<'_>> = texts.collect();
+        let texts: Vec<&Text> = texts.collect();
         let seen = texts.iter().map(|text| (1, text.keys.clone()));
         let sequence = Sequence {
             tokens: texts
@@ -314,7 +310,7 @@ impl<'a> Seats<'a> {
     fn grow(
         &mut self,
         model: &'a LlamaForCausalLM,
-        texts: &[Text<'_>],
+        texts: &[Text],
         end: usize,
         cache: &mut KvCache,
     ) -> Option<Vec<f32>> {
@@ -345,7 +341,7 @@ impl<'a> Seats<'a> {
     }
 }
 
-impl Text<'_> {
+impl Text {
     fn end(&mut self, stop: Stop) {
         self.generated.stop = stop;
         self.ended = true;

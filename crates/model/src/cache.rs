@@ -191,9 +191,12 @@ impl Room {
         if let [place] = places {
             room = room.slice_assign(s![*place..place + tokens], new);
         } else {
-            for (token, place) in places.iter().enumerate() {
-                let one = new.clone().slice(s![token..=token]);
-                room = room.slice_assign(s![*place..=*place], one);
+            let mut token = 0;
+            for run in places.chunk_by(|place, next| *next == place + 1) {
+                let (place, count) = (run[0], run.len());
+                let part = new.clone().slice(s![token..token + count]);
+                room = room.slice_assign(s![place..place + count], part);
+                token += count;
             }
         }
         let view = room.clone().slice(s![0..all]);

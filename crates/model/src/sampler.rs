@@ -96,17 +96,17 @@ impl Sampling {
 
 /// Chooses one token after another.
 #[derive(Debug)]
-pub(crate) struct Sampler<'a> {
-    sampling: &'a Sampling,
+pub(crate) struct Sampler {
+    sampling: Sampling,
     draws: u64,
     /// The length of the text before the first new token.
     prompt: Option<usize>,
 }
 
-impl<'a> Sampler<'a> {
-    pub(crate) fn new(sampling: &'a Sampling) -> Self {
+impl Sampler {
+    pub(crate) fn new(sampling: &Sampling) -> Self {
         Self {
-            sampling,
+            sampling: sampling.clone(),
             draws: 0,
             prompt: None,
         }
@@ -117,7 +117,7 @@ impl<'a> Sampler<'a> {
         let mut logits = logits.to_vec();
         penalise(&mut logits, text, self.sampling.repetition_penalty);
         let prompt = *self.prompt.get_or_insert(text.len());
-        subtract(&mut logits, &text[prompt.min(text.len())..], self.sampling);
+        subtract(&mut logits, &text[prompt.min(text.len())..], &self.sampling);
         if self.sampling.temperature == 0.0 {
             return most_likely(&logits).unwrap_or(0) as u32;
         }

@@ -97,6 +97,11 @@ impl<'a> Steps<'a> {
             && self.model.frequencies(next) == Some(self.frequencies)
     }
 
+    /// A row is of another text now, whose keys these are.
+    pub(crate) fn replace(&mut self, row: usize, next: &NewestToken<'_>) {
+        self.decoding.replace(row, next);
+    }
+
     /// The logits of the texts' newest tokens, for which these steps are, `[B, V]`, row after row. Their keys are written to the
     /// cache, which has length `end` afterwards.
     pub(crate) fn run(

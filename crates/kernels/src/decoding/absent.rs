@@ -34,6 +34,10 @@ impl Decoding {
         match self.0 {}
     }
 
+    pub fn replace(&mut self, _row: usize, _next: &NewestToken<'_>) {
+        match self.0 {}
+    }
+
     pub fn run(
         &mut self,
         _rows: &[NewestToken<'_>],

@@ -66,6 +66,16 @@ impl Memory {
         [size[0], size[1]]
     }
 
+    /// The places of another text's keys for a row. The step before must have finished.
+    pub(super) fn replace(&mut self, row: usize, next: &NewestToken<'_>) {
+        let places = next.keys.iter().cloned().flatten();
+        let places: Vec<i64> = places.map(|place| place as i64).collect();
+        let count = places.len() as i64;
+        let places = uploaded(&Tensor::from_slice(&places), self.device());
+        let mut of_row = self.table.get(row as i64).narrow(0, 0, count);
+        of_row.copy_(&places);
+    }
+
     /// Writes what the next step reads. The step before must have finished.
     pub(super) fn give(&mut self, rows: &[NewestToken<'_>]) {
         let columns: [fn(&NewestToken<'_>) -> usize; 3] = [

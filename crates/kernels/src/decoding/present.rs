@@ -84,6 +84,17 @@ impl Decoding {
         self.inputs.memory.sizes()[1] as usize
     }
 
+    /// From the next step on, a row is of another text, whose keys before the newest token are in the cache.
+    ///
+    /// # Panics
+    /// If the text has more keys than a row has room for, or if there is no such row.
+    pub fn replace(&mut self, row: usize, next: &NewestToken<'_>) {
+        let Some(memory) = Rc::get_mut(&mut self.inputs.memory) else {
+            panic!("the inputs of a step are used after it");
+        };
+        memory.replace(row, next);
+    }
+
     /// Computes the next step of the same rows. `compute` returns the logits, `[B, V]` in f32; it is called for the first steps
     /// alone if they can be recorded.
     ///

@@ -1,0 +1,399 @@
+//! Texts that a model continues together, each of which may begin and end at any time.
+//!
+//! A step computes one token of every text that has its prompt in the cache, and a part of the prompts that have not, in one
+//! forward pass. Keys are in pages of the cache. A text that begins like an earlier one, as the next message of a conversation
+//! does, shares the pages of that beginning. If there are no more pages, the keys of texts that have ended are forgotten, the
+//! oldest first; then the newest text gives up its own, and is computed again later.
+//!
+//! Source: Yu et al. 2022 (Orca), scheduling by iterations; Kwon et al. 2023 (PagedAttention), pages, shared beginnings, and
+//! recomputation; Agrawal et al. 2023 (Sarathi), parts of prompts beside texts that are continued.
+//!
+//! Axes: B texts of a step, V vocabulary.
+
+mod pages;
+mod seats;
+mod text;
+
+use std::collections::VecDeque;
+
+use simmer_kernels::Rows;
+
+use self::pages::{Keys, PAGE, Pages};
+use self::seats::Seats;
+use self::text::Text;
+pub(crate) use self::text::likeliest;
+use crate::cache::KvCache;
+use crate::generate::{GenerateError, Stop, values};
+use crate::llama::LlamaForCausalLM;
+use crate::prefix::SHORTEST;
+use crate::sampler::Sampling;
+use crate::sequence::Sequence;
+use crate::steps::Steps;
+
+/// The most tokens of prompts in a step, so that texts that are continued wait for no long prompt.
+const PROMPT_TOKENS: usize = 512;
+
+/// How many texts that have ended are remembered at most.
+const REMEMBERED: usize = 256;
+
+/// Which text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TextId(u64);
+
+/// A text to continue.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The tokens of its prompt.
+    pub tokens: Vec<u32>,
+    /// The most new tokens, at least 1.
+    pub max_new_tokens: usize,
+    /// How its tokens are chosen.
+    pub sampling: Sampling,
+    /// For how many of the most likely tokens at each place log-probabilities are told.
+    pub top: usize,
+}
+
+/// What a step found for a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Next {
+    /// The text.
+    pub text: TextId,
+    /// Its new token; `None` if that is an EOS token.
+    pub chosen: Option<Chosen>,
+    /// Why the text ends with it, if it does.
+    pub stop: Option<Stop>,
+}
+
+/// A new token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// The token.
+    pub token: u32,
+    /// Natural logarithm of its probability, before temperature, top-k and top-p.
+    pub log_prob: f32,
+    /// The most likely tokens with theirs, the most likely first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// A text that has ended, whose keys are still in the cache.
+#[derive(Debug)]
+struct Ended {
+    tokens: Vec<u32>,
+    keys: Keys,
+}
+
+/// The texts that a model continues together.
+pub struct Running<'a> {
+    model: &'a LlamaForCausalLM,
+    eos: &'a [u32],
+    /// The most tokens of a text.
+    context: usize,
+    cache: KvCache,
+    pages: Pages,
+    /// In the order in which they began.
+    texts: Vec<Text>,
+    ended: VecDeque<Ended>,
+    seats: Option<Seats<'a>>,
+    /// The number of the next text.
+    next: u64,
+}
+
+/// A part of a step: which text, and how many of its tokens are computed.
+struct Share {
+    text: usize,
+    count: usize,
+}
+
+impl<'a> Running<'a> {
+    /// No texts yet. A text ends at an EOS token, and with `context` tokens at the latest, but not beyond the model's context. The cache has
+    /// room for `places` tokens, and at least for one text of that length; memory is taken as it is needed.
+    pub fn new(model: &'a LlamaForCausalLM, eos: &'a [u32], context: usize, places: usize) -> Self {
+        Self::in_cache(model, eos, context, places, KvCache::default())
+    }
+
+    fn in_cache(
+        model: &'a LlamaForCausalLM,
+        eos: &'a [u32],
+        context: usize,
+        places: usize,
+        cache: KvCache,
+    ) -> Self {
+        let context = context.min(model.config().max_position_embeddings);
+        // a page that is shared in part, and one where steps of fixed rows write for rows without a text
+        let least = context + 3 * PAGE;
+        Self {
+            model,
+            eos,
+            context,
+            cache,
+            pages: Pages::new(places.max(least)),
+            texts: Vec::new(),
+            ended: VecDeque::new(),
+            seats: None,
+            next: 0,
+        }
+    }
+
+    /// Whether there is no text to continue.
+    pub fn is_idle(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// Adds a text. Returns its name, and how many of its first tokens are in the cache already.
+    ///
+    /// # Errors
+    /// If its prompt is empty, longer than the context, or has tokens outside the vocabulary.
+    ///
+    /// # Panics
+    /// If it may get no token.
+    pub fn begin(&mut self, asked: Asked) -> Result<(TextId, usize), GenerateError> {
+        assert!(asked.max_new_tokens > 0, "a text gets at least one token");
+        self.model.check_tokens(&asked.tokens)?;
+        if asked.tokens.len() > self.context {
+            return Err(GenerateError::TooLong {
+                found: asked.tokens.len(),
+                limit: self.context,
+            });
+        }
+        let id = TextId(self.next);
+        self.next += 1;
+        let tokens = &asked.tokens;
+        let seen = self
+            .ended
+            .iter()
+            .map(|ended| self.shared(tokens, &ended.tokens, &ended.keys));
+        let begun = self
+            .texts
+            .iter()
+            .map(|text| self.shared(tokens, &text.tokens, &text.keys));
+        let most = seen.chain(begun).max().unwrap_or(0);
+        self.texts.push(Text::new(id, asked));
+        Ok((id, most))
+    }
+
+    /// Ends a text before its time. Its keys stay for texts that begin like it.
+    pub fn end(&mut self, id: TextId) {
+        if let Some(place) = self.texts.iter().position(|text| text.id == id) {
+            let text = self.texts.remove(place);
+            self.remember(text);
+        }
+    }
+
+    /// Computes a step. Returns the new tokens, at most one a text; there may be none while prompts are computed.
+    pub fn step(&mut self) -> Vec<Next> {
+        self.forget_short_frequencies();
+        let shares = self.plan();
+        if shares.is_empty() {
+            return Vec::new();
+        }
+        let whole: Vec<usize> = shares
+            .iter()
+            .filter(|share| self.texts[share.text].pending() == share.count)
+            .map(|share| share.text)
+            .collect();
+        let logits = self.compute(&shares);
+        let limit = self.context;
+        let rows = logits.chunks(self.model.config().vocab_size);
+        let chosen = whole.iter().zip(rows);
+        let chosen = chosen.map(|(text, row)| self.texts[*text].choose(row, self.eos, limit));
+        let chosen: Vec<Next> = chosen.collect();
+        for next in chosen.iter().filter(|next| next.stop.is_some()) {
+            self.end(next.text);
+        }
+        chosen
+    }
+
+    /// The logits of the texts whose tokens are then all computed, `[B, V]`, row after row.
+    fn compute(&mut self, shares: &[Share]) -> Vec<f32> {
+        let mut places = Vec::new();
+        for share in shares {
+            let text = &mut self.texts[share.text];
+            places.extend(text.keys.grow(share.count, &mut self.pages));
+        }
+        if let Some(logits) = self.in_steps(shares) {
+            return logits;
+        }
+        let end = self.pages.end().max(self.cache.len());
+        let mut tokens = Vec::with_capacity(places.len());
+        let mut last: Vec<u32> = Vec::new();
+        for share in shares {
+            let text = &self.texts[share.text];
+            let computed = text.keys.len();
+            tokens.extend(&text.tokens[computed - share.count..computed]);
+            if text.pending() == 0 {
+                last.push(tokens.len() as u32 - 1);
+            }
+        }
+        let rows = shares.iter().map(|share| {
+            let ranges = self.texts[share.text].keys.ranges.clone();
+            (share.count, ranges)
+        });
+        let sequence = Sequence {
+            rows: Rows::seeing(rows, end),
+            tokens,
+            dropout_keys: None,
+        };
+        self.cache.place(places, end);
+        if last.is_empty() {
+            // a forward pass returns something; nobody asks for it
+            let any = [sequence.len() as u32 - 1];
+            let _ = self.model.hidden_at(&sequence, Some(&mut self.cache), &any);
+            return Vec::new();
+        }
+        let hidden = self
+            .model
+            .hidden_at(&sequence, Some(&mut self.cache), &last);
+        values(self.model.logits(hidden))
+    }
+
+    /// The same in steps of fixed operations, where the device has them and no prompt is computed.
+    fn in_steps(&mut self, shares: &[Share]) -> Option<Vec<f32>> {
+        let decodes = |share: &Share| share.count == 1 && self.texts[share.text].keys.len() > 1;
+        if !Steps::are_for(self.model, &self.cache)
+            || self.cache.is_empty()
+            || !shares.iter().all(decodes)
+        {
+            return None;
+        }
+        let texts: Vec<&Text> = shares.iter().map(|share| &self.texts[share.text]).collect();
+        if self.seats.is_none() {
+            let page = self.pages.take()?;
+            self.seats = Some(Seats::new(page * PAGE));
+        }
+        let end = self.pages.end();
+        let seats = self.seats.as_mut()?;
+        seats.run(self.model, &texts, end, &mut self.cache)
+    }
+
+    /// What the next step computes, in the order in which the texts began.
+    fn plan(&mut self) -> Vec<Share> {
+        let mut shares: Vec<Share> = Vec::new();
+        let mut prompt_tokens = PROMPT_TOKENS;
+        let mut pages = 0;
+        let mut place = 0;
+        while place < self.texts.len() {
+            if self.texts[place].keys.len() == 0 && !self.begin_like_others(place) {
+                place += 1;
+                continue;
+            }
+            let text = &self.texts[place];
+            let pending = text.pending();
+            let count = match pending {
+                1 => 1,
+                _ if self.is_whole(text) => pending,
+                _ => pending.min(prompt_tokens),
+            };
+            let needed = text.keys.pages_for(count);
+            if count == 0 || !self.make_room(pages + needed, place) {
+                place += 1;
+                continue;
+            }
+            pages += needed;
+            if pending > 1 {
+                prompt_tokens = prompt_tokens.saturating_sub(count);
+            }
+            shares.push(Share { text: place, count });
+            place += 1;
+        }
+        shares
+    }
+
+    /// Makes at least so many pages free, without those of the texts up to `place`. `false`: that cannot be.
+    fn make_room(&mut self, pages: usize, place: usize) -> bool {
+        while self.pages.left() < pages {
+            if let Some(mut ended) = self.ended.pop_front() {
+                self.pages.release(&mut ended.keys);
+                continue;
+            }
+            let newer = self.texts[place + 1..].iter_mut().rev();
+            let Some(newest) = newer.into_iter().find(|text| text.keys.len() > 0) else {
+                // this one waits, and needs no pages meanwhile
+                self.pages.release(&mut self.texts[place].keys);
+                return false;
+            };
+            self.pages.release(&mut newest.keys);
+        }
+        true
+    }
+
+    /// Whether all tokens of a text have to be computed in one pass: their frequencies depend on its length.
+    fn is_whole(&self, text: &Text) -> bool {
+        let most = self.model.config().same_frequencies_up_to();
+        most.is_some_and(|most| text.tokens.len() > most)
+    }
+
+    /// Keys have the frequencies of the text's length when they were computed. Those of a text that has outgrown the shorter ones are
+    /// computed again, as transformers' Phi-3 does.
+    fn forget_short_frequencies(&mut self) {
+        let Some(most) = self.model.config().same_frequencies_up_to() else {
+            return;
+        };
+        for text in &mut self.texts {
+            if text.tokens.len() > most && text.keys.len() <= most {
+                self.pages.release(&mut text.keys);
+            }
+        }
+    }
+
+    /// How many keys of another text are those of the first of these tokens. The last token is always computed.
+    fn shared(&self, tokens: &[u32], other: &[u32], keys: &Keys) -> usize {
+        common(tokens, other, self.model).min(keys.len())
+    }
+
+    /// Takes over the beginning of an earlier text. `false` if one that is longer is being computed for another text.
+    fn begin_like_others(&mut self, place: usize) -> bool {
+        let tokens = &self.texts[place].tokens;
+        let ended = self.ended.iter().map(|ended| (&ended.tokens, &ended.keys));
+        let others = self
+            .texts
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != place);
+        let others = others.map(|(_, text)| (&text.tokens, &text.keys));
+        let best = ended
+            .chain(others)
+            .map(|(other, keys)| (self.shared(tokens, other, keys), keys))
+            .max_by_key(|(count, _)| *count);
+        let (count, keys) = best.map_or((0, None), |(count, keys)| (count, Some(keys.clone())));
+        let waits = self.texts[..place].iter().any(|earlier| {
+            earlier.pending() > 1 && common(tokens, &earlier.tokens, self.model) > count
+        });
+        if waits {
+            return false;
+        }
+        if let Some(keys) = keys.filter(|_| count >= SHORTEST) {
+            self.texts[place].keys = self.pages.beginning(&keys, count);
+        }
+        true
+    }
+
+    fn remember(&mut self, text: Text) {
+        let Text {
+            tokens, mut keys, ..
+        } = text;
+        if keys.len() < SHORTEST {
+            self.pages.release(&mut keys);
+            return;
+        }
+        self.ended.push_back(Ended { tokens, keys });
+        if self.ended.len() > REMEMBERED
+            && let Some(mut oldest) = self.ended.pop_front()
+        {
+            self.pages.release(&mut oldest.keys);
+        }
+    }
+}
+
+/// How many tokens two texts begin with that have the same keys; 0 if they are too few to be shared. At least the last token of
+/// `tokens` is not one of them.
+fn common(tokens: &[u32], other: &[u32], model: &LlamaForCausalLM) -> usize {
+    let before_last = &tokens[..tokens.len() - 1];
+    let pairs = before_last.iter().zip(other);
+    let count = pairs.take_while(|(a, b)| a == b).count();
+    let most = model.config().same_frequencies_up_to();
+    let same = most.is_none_or(|most| tokens.len() <= most && other.len() <= most);
+    if same && count >= SHORTEST { count } else { 0 }
+}
+
+#[cfg(test)]
+mod tests;
