@@ -7,6 +7,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use rayon::prelude::*;
 use simmer_kernels::{NewestToken, Rows};
 
 use crate::cache::KvCache;
@@ -243,15 +244,22 @@ impl LlamaForCausalLM {
     ) {
         let limit = self.config().max_position_embeddings;
         let growing = texts.iter_mut().enumerate().filter(|(_, text)| !text.ended);
-        for ((number, text), logits) in growing.zip(logits.chunks(self.config().vocab_size)) {
+        let growing: Vec<_> = growing
+            .zip(logits.chunks(self.config().vocab_size))
+            .collect();
+        let chosen = growing.into_par_iter().map(|((number, text), logits)| {
             let token = text.sampler.next(logits, &text.tokens);
+            (number, text, token, log_softmax_at(logits, token))
+        });
+        let chosen: Vec<_> = chosen.collect();
+        for (number, text, token, log_prob) in chosen {
             if eos.contains(&token) {
                 text.end(Stop::Eos(token));
                 continue;
             }
             text.tokens.push(token);
             text.generated.tokens.push(token);
-            text.generated.log_probs.push(log_softmax_at(logits, token));
+            text.generated.log_probs.push(log_prob);
             if on_token(number, token).is_break() {
                 text.end(Stop::Caller);
             } else if text.tokens.len() >= limit {

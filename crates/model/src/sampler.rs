@@ -121,25 +121,88 @@ impl Sampler {
         if self.sampling.temperature == 0.0 {
             return most_likely(&logits).unwrap_or(0) as u32;
         }
-        let mut candidates: Vec<(u32, f64)> =
-            (0..).zip(logits.into_iter().map(f64::from)).collect();
-        candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        if self.sampling.top_k > 0 {
-            candidates.truncate(self.sampling.top_k);
-        }
-        softmax(&mut candidates, self.sampling.temperature);
-        nucleus(&mut candidates, self.sampling.top_p);
-        let total: f64 = candidates.iter().map(|(_, p)| p).sum();
-        let mut draw = unit(mix(self.sampling.seed), self.draws) * total;
+        let uniform = unit(mix(self.sampling.seed), self.draws);
         self.draws += 1;
-        for (token, probability) in &candidates {
-            draw -= probability;
-            if draw < 0.0 {
-                return *token;
+        let Sampling {
+            temperature,
+            top_k,
+            top_p,
+            ..
+        } = self.sampling;
+        if (1..logits.len()).contains(&top_k) {
+            let mut candidates = likeliest(&logits, top_k);
+            softmax(&mut candidates, temperature);
+            nucleus(&mut candidates, top_p);
+            let total: f64 = candidates.iter().map(|(_, p)| p).sum();
+            return at(uniform * total, &candidates).unwrap_or(candidates[candidates.len() - 1].0);
+        }
+        sample(&logits, temperature, top_p, uniform)
+    }
+}
+
+/// Candidates are sorted if they are at least so many times as likely as the most likely one; if that is not enough, those of the
+/// next bound, and at last all. A vocabulary has tens of thousands, of which a text may take a few hundred.
+const FLOORS: [f64; 3] = [1e-3, 1e-6, 0.0];
+
+/// The token at a place of the distribution that is left of the softmax at a temperature, with `top_p`: `uniform` is from 0 to 1.
+fn sample(logits: &[f32], temperature: f64, top_p: f64, uniform: f64) -> u32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = f64::from(max);
+    let weights = logits
+        .iter()
+        .map(|logit| ((f64::from(*logit) - max) / temperature).exp());
+    let weights: Vec<f64> = weights.collect();
+    let total: f64 = weights.iter().sum();
+    let mut likely: Vec<(u32, f64)> = Vec::new();
+    for floor in FLOORS {
+        likely = (0..)
+            .zip(&weights)
+            .filter(|(_, weight)| **weight >= floor)
+            .map(|(token, weight)| (token, *weight))
+            .collect();
+        likely.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for (_, weight) in &mut likely {
+            *weight /= total;
+        }
+        let has_all = likely.len() == weights.len();
+        let mut mass = 1.0;
+        if top_p < 1.0 {
+            nucleus(&mut likely, top_p);
+            mass = likely.iter().map(|(_, probability)| probability).sum();
+            if mass < top_p && !has_all {
+                continue;
             }
         }
-        candidates[candidates.len() - 1].0
+        if let Some(token) = at(uniform * mass, &likely) {
+            return token;
+        }
     }
+    likely.last().map_or(0, |(token, _)| *token)
+}
+
+/// The candidate at a place of their probabilities one after another.
+fn at(mut place: f64, candidates: &[(u32, f64)]) -> Option<u32> {
+    for (token, probability) in candidates {
+        place -= probability;
+        if place < 0.0 {
+            return Some(*token);
+        }
+    }
+    None
+}
+
+/// The `count` most likely tokens with their logits, the most likely first.
+pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f64)> {
+    let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+    let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if count < all.len() {
+        let _ = all.select_nth_unstable_by(count, by_logit);
+        all.truncate(count);
+    }
+    all.sort_unstable_by(by_logit);
+    all.into_iter()
+        .map(|(token, logit)| (token, f64::from(logit)))
+        .collect()
 }
 
 fn penalise(logits: &mut [f32], text: &[u32], penalty: f64) {
@@ -253,6 +316,59 @@ mod tests {
         };
         let kept = shares(&top_p, &logits, 500);
         assert!(kept[0] > 0.0 && kept[2] > 0.0 && kept[1] == 0.0 && kept[3] == 0.0);
+    }
+
+    /// As the definition says: all tokens sorted, cut, and summed.
+    fn by_definition(logits: &[f32], sampling: &Sampling, uniform: f64) -> u32 {
+        let mut all: Vec<(u32, f64)> = (0..).zip(logits.iter().copied().map(f64::from)).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if sampling.top_k > 0 {
+            all.truncate(sampling.top_k);
+        }
+        softmax(&mut all, sampling.temperature);
+        nucleus(&mut all, sampling.top_p);
+        let total: f64 = all.iter().map(|(_, p)| p).sum();
+        at(uniform * total, &all).unwrap_or(all[all.len() - 1].0)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn tokens_are_those_of_the_definition(
+            steps in proptest::collection::vec(-300_i32..300, 1..400),
+            scale in 0.001_f32..0.2,
+            temperature in 0.2_f64..2.0,
+            top_k in 0_usize..50,
+            top_p in 0.01_f64..1.3,
+            seed in 0_u64..1000,
+        ) {
+            // some logits are equal
+            let logits: Vec<f32> = steps.iter().map(|step| *step as f32 * scale).collect();
+            let top_p = top_p.min(1.0);
+            let sampling = Sampling { temperature, top_k, top_p, seed, ..Sampling::default() };
+            let mut sampler = Sampler::new(&sampling);
+            for draw in 0..8 {
+                let expected = by_definition(&logits, &sampling, unit(mix(seed), draw));
+                proptest::prop_assert_eq!(sampler.next(&logits, &[]), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn rare_tokens_are_drawn_as_often_as_they_are_likely() {
+        // one token of half of the mass, and 50,000 of 1e-5 each, which are below the first bound
+        let mut logits = vec![1e-5_f32.ln(); 50_000];
+        logits[7] = 0.5_f32.ln();
+        let sampling = Sampling {
+            temperature: 1.0,
+            ..Sampling::default()
+        };
+        let mut sampler = Sampler::new(&sampling);
+        let draws = 400;
+        let often = (0..draws)
+            .filter(|_| sampler.next(&logits, &[]) == 7)
+            .count();
+        // standard error 10
+        assert!((150..=250).contains(&often), "{often} of {draws}");
     }
 
     #[test]

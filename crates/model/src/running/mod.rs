@@ -16,6 +16,7 @@ mod text;
 
 use std::collections::VecDeque;
 
+use rayon::prelude::*;
 use simmer_kernels::Rows;
 
 use self::pages::{Keys, PAGE, Pages};
@@ -194,9 +195,14 @@ impl<'a> Running<'a> {
         let logits = self.compute(&shares);
         let limit = self.context;
         let rows = logits.chunks(self.model.config().vocab_size);
-        let chosen = whole.iter().zip(rows);
-        let chosen = chosen.map(|(text, row)| self.texts[*text].choose(row, self.eos, limit));
-        let chosen: Vec<Next> = chosen.collect();
+        let texts = self.texts.iter_mut().enumerate();
+        let texts = texts.filter(|(text, _)| whole.binary_search(text).is_ok());
+        let texts: Vec<_> = texts.map(|(_, text)| text).zip(rows).collect();
+        let eos = self.eos;
+        let texts = texts.into_par_iter();
+        let chosen: Vec<Next> = texts
+            .map(|(text, row)| text.choose(row, eos, limit))
+            .collect();
         for next in chosen.iter().filter(|next| next.stop.is_some()) {
             self.end(next.text);
         }

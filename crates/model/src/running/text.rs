@@ -3,7 +3,7 @@
 use super::pages::Keys;
 use super::{Asked, Chosen, Next, TextId};
 use crate::generate::{Stop, log_softmax_at};
-use crate::sampler::Sampler;
+use crate::sampler::{self, Sampler};
 
 /// A text that is continued.
 #[derive(Debug)]
@@ -71,22 +71,11 @@ pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     if count == 0 {
         return Vec::new();
     }
-    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_logit = |a: &u32, b: &u32| {
-        let [x, y] = [a, b].map(|token| logits[*token as usize]);
-        y.total_cmp(&x).then(a.cmp(b))
-    };
-    if count < order.len() {
-        let _ = order.select_nth_unstable_by(count, by_logit);
-        order.truncate(count);
-    }
-    order.sort_unstable_by(by_logit);
     let normaliser = simmer_kernels::log_sum_exp(logits);
-    let pairs = order.into_iter().map(|token| {
-        let logit = f64::from(logits[token as usize]);
-        (token, (logit - normaliser) as f32)
-    });
-    pairs.collect()
+    let pairs = sampler::likeliest(logits, count).into_iter();
+    pairs
+        .map(|(token, logit)| (token, (logit - normaliser) as f32))
+        .collect()
 }
 
 #[cfg(test)]
