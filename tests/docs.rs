@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use simmer_checkpoint::{Dtype, TensorSpec, pth};
 use simmer_data::{Format, Template};
@@ -218,15 +219,25 @@ impl Workshop {
         }
         let program = Path::new(env!("CARGO_BIN_EXE_simmer")).parent().unwrap();
         let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-        let done = Command::new("sh")
+        let serves = command.contains("simmer serve ");
+        // the shell becomes the server, so that it can be ended; any free port
+        let command = &if serves {
+            command.replacen("simmer serve", "exec simmer serve --port 0", 1)
+        } else {
+            command.to_owned()
+        };
+        let mut shell = Command::new("sh");
+        shell
             .args(["-c", command])
             .current_dir(self.folder.path())
             .env("PATH", path)
             .env("HOME", self.folder.path())
             .env("HF_HOME", self.path("hub"))
-            .env("HF_HUB_OFFLINE", "1")
-            .output()
-            .unwrap();
+            .env("HF_HUB_OFFLINE", "1");
+        if serves {
+            return serves_at_once(page, command, &mut shell);
+        }
+        let done = shell.output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         // whether the run fits depends on the machine
         let unfit = command.contains("estimate") && said.contains("the run does not fit");
@@ -254,6 +265,26 @@ impl Workshop {
         };
         made.map(|name| self.path(&name))
     }
+}
+
+/// Starts a server, which says where it is, and ends it.
+fn serves_at_once(page: &str, command: &str, shell: &mut Command) {
+    let mut child = shell
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let _ = BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    child.kill().unwrap();
+    let said = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(
+        line.starts_with("serving "),
+        "{page}: {command}\n{line}{said}"
+    );
 }
 
 fn copy(from: &Path, to: &Path) {

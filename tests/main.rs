@@ -38,6 +38,7 @@ mod report;
 mod resuming;
 #[cfg(target_os = "linux")]
 mod sandbox;
+mod serving;
 mod starts;
 mod tokenizing;
 mod tracking;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -80,7 +81,7 @@ pub(crate) fn precision(text: &str) -> Result<BasePrecision, String> {
 /// A loaded model.
 pub(crate) struct Loaded {
     pub(crate) model: LlamaForCausalLM,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     /// Tokens that end an answer, from the tokenizer and the configuration.
     pub(crate) eos: Vec<u32>,
     /// Distinguishes these weights from others: a hash of the names, sizes and times of their files.
@@ -153,9 +154,56 @@ fn tokenizers(
     })
 }
 
-/// How the base model of an adapter was quantised while it was loaded for training.
-fn quantised_in_training(adapter: &AdapterFolder) -> Option<QuantisedOnLoad> {
-    adapter.trained_with()?.base.as_ref()?.on_load()
+/// An adapter on this machine.
+struct Adapter {
+    path: PathBuf,
+    folder: AdapterFolder,
+}
+
+impl Adapter {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let path = hub::locate(path, What::Adapter)?;
+        let folder = AdapterFolder::open(&path).with_context(|| cannot_use(&path))?;
+        Ok(Self { path, folder })
+    }
+
+    /// How its base model was quantised while it was loaded for training.
+    fn quantised_in_training(&self) -> Option<QuantisedOnLoad> {
+        self.folder.trained_with()?.base.as_ref()?.on_load()
+    }
+}
+
+fn cannot_use(adapter: &Path) -> String {
+    format!("cannot use the adapter in {}", adapter.display())
+}
+
+/// How the base model was quantised while it was loaded for the training of all these adapters.
+fn same_in_training<'a>(
+    adapters: impl Iterator<Item = &'a Adapter>,
+) -> Result<Option<QuantisedOnLoad>, Failure> {
+    let all: Vec<&Adapter> = adapters.collect();
+    let Some(first) = all.first() else {
+        return Ok(None);
+    };
+    let expected = first.quantised_in_training();
+    let Some(other) = all
+        .iter()
+        .find(|other| other.quantised_in_training() != expected)
+    else {
+        return Ok(expected);
+    };
+    let precision = |adapter: &Adapter| match adapter.quantised_in_training() {
+        Some(quantised) => quantised.to_string(),
+        None => "the precision that it is stored in".to_owned(),
+    };
+    let text = format!(
+        "the base model had {} in the training of {}, and {} in that of {}",
+        precision(first),
+        first.path.display(),
+        precision(other),
+        other.path.display()
+    );
+    Err(Failure::new(text).with_hint("choose a precision for all of them with --precision"))
 }
 
 /// Says what comes from the adapter.
@@ -187,22 +235,31 @@ impl Loaded {
         adapter: Option<&Path>,
         devices: &Devices,
     ) -> Result<Self, Failure> {
+        let mut all = Self::open_each(base, &[adapter], devices)?;
+        Ok(all.remove(0))
+    }
+
+    /// Loads a base model once, and each of these adapters on it; `None` is the base model alone. They share its weights.
+    pub(crate) fn open_each(
+        base: &BaseConfig,
+        adapters: &[Option<&Path>],
+        devices: &Devices,
+    ) -> Result<Vec<Self>, Failure> {
         let devices = devices.open()?;
         let mut base = base.clone();
         hub::locate_base(&mut base)?;
-        let adapter = adapter.map(|path| hub::locate(path, What::Adapter));
-        let adapter = adapter.transpose()?;
-        let cannot = |folder: &Path| format!("cannot use the adapter in {}", folder.display());
-        let opened = adapter
-            .as_deref()
-            .map(|folder| AdapterFolder::open(folder).with_context(|| cannot(folder)));
-        let opened = opened.transpose()?;
+        let located = adapters.iter().map(|adapter| match adapter {
+            None => Ok(None),
+            Some(path) => Adapter::open(path).map(Some),
+        });
+        let located: Vec<Option<Adapter>> = located.collect::<Result<_, _>>()?;
         let mut found = base.open()?;
+        let is_as_stored = found
+            .checkpoint()
+            .is_some_and(|stored| stored.most_quantised().is_none());
         if base.precision.is_none()
-            && let Some(trained_on) = opened.as_ref().and_then(quantised_in_training)
-            && found
-                .checkpoint()
-                .is_some_and(|stored| stored.most_quantised().is_none())
+            && is_as_stored
+            && let Some(trained_on) = same_in_training(located.iter().flatten())?
         {
             output::note(&format!(
                 "the adapter was trained on this model in {trained_on}; with --precision {} its weights are used as they are",
@@ -223,13 +280,32 @@ impl Loaded {
         }
         let compute = found.choose_compute(&can);
         read_ahead(&found);
-        let files = [base.found_path(), adapter.as_deref()];
-        let identity = identity(&files, &base, compute, placement.first());
         let bar = progress::spinner("loading");
-        let mut model = found.load_at(0, &placement)?;
-        if let Some(folder) = &opened {
+        let model = found.load_at(0, &placement)?;
+        let loaded = located.iter().map(|adapter| {
+            let files = [
+                base.found_path(),
+                adapter.as_ref().map(|adapter| &*adapter.path),
+            ];
+            let identity = identity(&files, &base, compute, placement.first());
+            let folder = adapter.as_ref().map(|adapter| &adapter.folder);
+            Self::with_adapter(model.clone(), base.tokenizer_path()?, folder, identity)
+        });
+        let loaded = loaded.collect();
+        bar.finish_and_clear();
+        loaded
+    }
+
+    /// A base model with an adapter.
+    fn with_adapter(
+        mut model: LlamaForCausalLM,
+        tokenizer: &Path,
+        adapter: Option<&AdapterFolder>,
+        identity: String,
+    ) -> Result<Self, Failure> {
+        if let Some(folder) = adapter {
             let attached =
-                adapter::load_folder(model, folder).with_context(|| cannot(folder.folder()))?;
+                adapter::load_folder(model, folder).with_context(|| cannot_use(folder.folder()))?;
             for warning in &attached.warnings {
                 output::note(&format!("warning: {warning}"));
             }
@@ -238,9 +314,7 @@ impl Loaded {
             }
             model = attached.model;
         }
-        let rows = model.config().vocab_size;
-        let tokenizers = tokenizers(base.tokenizer_path()?, opened.as_ref(), rows)?;
-        bar.finish_and_clear();
+        let tokenizers = tokenizers(tokenizer, adapter, model.config().vocab_size)?;
         tell(&tokenizers);
         let eos = tokenizers.ends(&model.config().eos_token_id);
         let tokenizer = tokenizers.tokenizer;
@@ -248,10 +322,10 @@ impl Loaded {
         for note in tokenizer.notes() {
             output::note(note);
         }
-        let trained_with = opened.as_ref().and_then(AdapterFolder::trained_with);
+        let trained_with = adapter.and_then(AdapterFolder::trained_with);
         Ok(Self {
             model: model.valid(),
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             eos,
             identity,
             trained_with: trained_with.cloned().unwrap_or_default(),

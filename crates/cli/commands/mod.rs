@@ -22,6 +22,7 @@ mod reference;
 mod report;
 mod row_hints;
 mod score;
+mod serve;
 mod show;
 mod tokenizer;
 mod track;
@@ -47,7 +48,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "After a run",
         &[
-            "generate", "chat", "eval", "judge", "score", "merge", "convert", "adapter",
+            "generate", "chat", "serve", "eval", "judge", "score", "merge", "convert", "adapter",
         ],
     ),
     ("Set up", &["completions"]),
@@ -67,6 +68,7 @@ pub(crate) enum Command {
     Convert(convert::Convert),
     Generate(generate::Generate),
     Chat(chat::Chat),
+    Serve(serve::Serve),
     Score(score::Score),
     Eval(eval::Eval),
     Judge(judge::Judge),
@@ -114,6 +116,7 @@ impl Command {
             Self::Convert(command) => command.run()?,
             Self::Generate(command) => command.run()?,
             Self::Chat(command) => command.run()?,
+            Self::Serve(command) => command.run()?,
             Self::Score(command) => command.run()?,
             Self::Eval(command) => return command.run(),
             Self::Judge(command) => return command.run(),

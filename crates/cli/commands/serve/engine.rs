@@ -1,0 +1,200 @@
+//! The loop of a server: takes texts from its requests, and continues them together.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use simmer_model::{Asked, Chosen, Next, Running, Sampling, Stop, TextId};
+use simmer_serve::{Event, Finish, Job, Reader, Server, Token};
+
+use crate::loaded::Loaded;
+
+/// How often a server without work looks for signals.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// The models of a server, and the texts that they continue.
+pub(super) struct Engine<'a> {
+    models: Vec<Continued<'a>>,
+    /// The most texts that are continued at the same time.
+    together: usize,
+    waiting: VecDeque<Job>,
+}
+
+/// A model, and who reads each of its texts.
+struct Continued<'a> {
+    loaded: &'a Loaded,
+    running: Running<'a>,
+    readers: HashMap<TextId, Reader>,
+}
+
+impl<'a> Engine<'a> {
+    /// For models with these contexts.
+    pub(super) fn new(
+        loaded: &'a [Loaded],
+        contexts: &[usize],
+        cache_tokens: usize,
+        together: usize,
+    ) -> Self {
+        let models = loaded
+            .iter()
+            .zip(contexts)
+            .map(|(loaded, context)| Continued {
+                loaded,
+                running: Running::new(&loaded.model, &loaded.eos, *context, cache_tokens),
+                readers: HashMap::new(),
+            });
+        Self {
+            models: models.collect(),
+            together,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Continues texts until the server has ended. After `stop` it accepts no more requests.
+    pub(super) fn run(&mut self, jobs: &Receiver<Job>, server: &Server, stop: &AtomicBool) {
+        let mut stopped = false;
+        while !server.has_ended() {
+            if !stopped && stop.load(Ordering::SeqCst) {
+                stopped = true;
+                server.stop();
+            }
+            self.waiting.extend(jobs.try_iter());
+            self.begin();
+            let continued = self.models.iter_mut().map(Continued::step);
+            if continued.fold(false, |any, one| any | one) {
+                continue;
+            }
+            match jobs.recv_timeout(WAIT) {
+                Ok(job) => self.waiting.push_back(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                // the server has dropped its end
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Takes texts that wait, as many as are continued at the same time.
+    fn begin(&mut self) {
+        let mut running: usize = self.models.iter().map(|model| model.readers.len()).sum();
+        while running < self.together
+            && let Some(job) = self.waiting.pop_front()
+        {
+            if job.reader.has_gone() {
+                continue;
+            }
+            let model = &mut self.models[job.model];
+            running += usize::from(model.begin(job));
+        }
+    }
+}
+
+impl Continued<'_> {
+    /// Begins with a text. `false` if it has ended at once.
+    fn begin(&mut self, job: Job) -> bool {
+        let reader = job.reader.clone();
+        match self.begun(job) {
+            Ok(Some(id)) => {
+                self.readers.insert(id, reader);
+                true
+            }
+            Ok(None) => {
+                reader.tell(Event::Ended(Finish::Length));
+                false
+            }
+            Err(message) => {
+                reader.tell(Event::Failed(message));
+                false
+            }
+        }
+    }
+
+    fn begun(&mut self, job: Job) -> Result<Option<TextId>, String> {
+        let scores = if job.scores_prompt {
+            let scored = self.loaded.model.score_beside(&job.tokens, job.top);
+            let scored = scored.map_err(|error| error.to_string())?;
+            Some(scored.into_iter().map(token).collect())
+        } else {
+            None
+        };
+        let mut begun = (None, 0);
+        if job.max_tokens > 0 {
+            let asked = Asked {
+                tokens: job.tokens,
+                max_new_tokens: job.max_tokens,
+                sampling: sampling(&job.sampling),
+                top: job.top,
+            };
+            let (id, cached) = self
+                .running
+                .begin(asked)
+                .map_err(|error| error.to_string())?;
+            begun = (Some(id), cached);
+        }
+        job.reader.tell(Event::Began { cached: begun.1 });
+        if let Some(scores) = scores {
+            job.reader.tell(Event::Prompt(scores));
+        }
+        Ok(begun.0)
+    }
+
+    /// Continues the texts that somebody reads. `false` if there are none.
+    fn step(&mut self) -> bool {
+        let running = &mut self.running;
+        self.readers.retain(|id, reader| {
+            let is_read = !reader.has_gone();
+            if !is_read {
+                running.end(*id);
+            }
+            is_read
+        });
+        if running.is_idle() {
+            return false;
+        }
+        for Next { text, chosen, stop } in running.step() {
+            let Some(reader) = self.readers.get(&text) else {
+                continue;
+            };
+            if let Some(chosen) = chosen {
+                reader.tell(Event::Token(token(chosen)));
+            }
+            if let Some(stop) = stop {
+                reader.tell(Event::Ended(finish(stop)));
+                self.readers.remove(&text);
+            }
+        }
+        true
+    }
+}
+
+fn token(chosen: Chosen) -> Token {
+    let Chosen {
+        token,
+        log_prob,
+        top,
+    } = chosen;
+    Token {
+        id: token,
+        log_prob,
+        top,
+    }
+}
+
+fn finish(stop: Stop) -> Finish {
+    match stop {
+        Stop::Eos(_) | Stop::Caller => Finish::Stop,
+        Stop::Length | Stop::Context => Finish::Length,
+    }
+}
+
+fn sampling(asked: &simmer_serve::Sampling) -> Sampling {
+    Sampling {
+        temperature: asked.temperature,
+        top_k: asked.top_k,
+        top_p: asked.top_p,
+        repetition_penalty: asked.repetition_penalty,
+        frequency_penalty: asked.frequency_penalty,
+        presence_penalty: asked.presence_penalty,
+        seed: asked.seed,
+    }
+}

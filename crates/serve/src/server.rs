@@ -1,0 +1,310 @@
+//! The server: its models, its address, and its thread.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::{io, thread};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use simmer_data::{Template, Tokenizer};
+use tokio::runtime::Builder;
+use tokio::sync::Notify;
+
+use crate::error::{ApiError, ServeError};
+use crate::job::Job;
+use crate::metrics::Metrics;
+use crate::routes;
+
+/// The most bytes of a request.
+const BODY_BYTES: usize = 32 << 20;
+
+/// A model as clients see it.
+#[derive(Debug)]
+pub struct Served {
+    /// The name by which requests choose it.
+    pub name: String,
+    /// Where it is: a folder, a file, or a name on the hub.
+    pub root: String,
+    /// The name of the base model, if this one is an adapter of it.
+    pub parent: Option<String>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What conversations are rendered with, or why there is nothing.
+    pub template: Result<Template, String>,
+    /// Tokens of the context.
+    pub context: usize,
+    /// Number of tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// Differs if the weights or the arithmetic do.
+    pub fingerprint: String,
+    /// When the server began, in seconds since 1970.
+    pub created: u64,
+}
+
+/// Settings of requests that do not name them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Defaults {
+    /// Divides the logits.
+    pub temperature: f64,
+    /// Sample among the fewest tokens whose probabilities add up to it.
+    pub top_p: f64,
+    /// Sample among so many of the most likely tokens; 0: among all.
+    pub top_k: usize,
+    /// Penalty on tokens in the text; 1: none.
+    pub repetition_penalty: f64,
+}
+
+impl Default for Defaults {
+    /// Those of OpenAI's API.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            repetition_penalty: 1.0,
+        }
+    }
+}
+
+/// How a server is set up.
+pub struct Setup {
+    /// The models, the first of which answers requests without a name if it is the only one.
+    pub served: Vec<Served>,
+    /// Settings of requests that do not name them.
+    pub defaults: Defaults,
+    /// The key that clients have to send.
+    pub key: Option<String>,
+    /// The origin of the pages of other servers that may send requests from a browser, or `*`.
+    pub allowed_origin: Option<HeaderValue>,
+    /// The most texts that are continued or wait.
+    pub most_texts: usize,
+    /// Gets a line for each request.
+    pub log: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+/// What the handlers of requests share.
+pub(crate) struct App {
+    pub(crate) served: Vec<Served>,
+    pub(crate) defaults: Defaults,
+    key: Option<String>,
+    allowed_origin: Option<HeaderValue>,
+    pub(crate) most_texts: usize,
+    pub(crate) log: Box<dyn Fn(&str) + Send + Sync>,
+    pub(crate) jobs: Sender<Job>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// A running server.
+pub struct Server {
+    address: SocketAddr,
+    stop: Arc<Notify>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Served {
+    /// As the list of models has it.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "simmer",
+            "root": self.root,
+            "parent": self.parent,
+            "max_model_len": self.context,
+        })
+    }
+}
+
+impl App {
+    /// The model of this name; without a name the only one.
+    pub(crate) fn find(&self, name: Option<&str>) -> Result<usize, ApiError> {
+        let names = || {
+            self.served
+                .iter()
+                .map(|served| served.name.as_str())
+                .collect::<Vec<_>>()
+        };
+        match name {
+            Some(name) => {
+                let found = self.served.iter().position(|served| served.name == name);
+                found.ok_or_else(|| ApiError::no_model(name, &names()))
+            }
+            None if self.served.len() == 1 => Ok(0),
+            None => {
+                let names = names().join("`, `");
+                Err(ApiError::of(
+                    "model",
+                    format!("missing; expected one of: `{names}`"),
+                ))
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Answers the requests of a listener on a thread of its own; texts to continue go to `jobs`.
+    ///
+    /// # Errors
+    /// [`ServeError::Accept`] if the listener or the thread fails.
+    pub fn start(
+        setup: Setup,
+        listener: TcpListener,
+        jobs: Sender<Job>,
+    ) -> Result<Self, ServeError> {
+        let failed = ServeError::Accept;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        let app = Arc::new(App {
+            served: setup.served,
+            defaults: setup.defaults,
+            key: setup.key,
+            allowed_origin: setup.allowed_origin,
+            most_texts: setup.most_texts,
+            log: setup.log,
+            jobs,
+            metrics: Arc::new(Metrics::default()),
+        });
+        let thread = thread::Builder::new()
+            .name("server".to_owned())
+            .spawn(move || {
+                let runtime = Builder::new_current_thread()
+                    .enable_io()
+                    .enable_time()
+                    .build()?;
+                runtime.block_on(async move {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    let ended = async move { stopped.notified().await };
+                    axum::serve(listener, router(app))
+                        .with_graceful_shutdown(ended)
+                        .await
+                })
+            });
+        Ok(Self {
+            address,
+            stop,
+            thread: thread.map_err(ServeError::Accept)?,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts no more connections. Requests that are being answered are answered to their ends.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Whether the last request is answered, after [`Server::stop`], or the server has failed.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// [`ServeError::Accept`] if the server has failed.
+    pub fn join(self) -> Result<(), ServeError> {
+        match self.thread.join() {
+            Ok(ended) => ended.map_err(ServeError::Accept),
+            Err(_) => Err(ServeError::Accept(io::Error::other(
+                "the thread of the server has panicked",
+            ))),
+        }
+    }
+}
+
+/// Opens an address of this machine; port 0 is any free one. Connections wait until a server is started on it.
+///
+/// # Errors
+/// [`ServeError::Listen`] if it cannot be opened.
+pub fn listen(host: &str, port: u16) -> Result<TcpListener, ServeError> {
+    let failed = |source| ServeError::Listen {
+        address: format!("{host}:{port}"),
+        source,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let addresses = (host, port).to_socket_addrs().map_err(failed)?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    TcpListener::bind(&addresses[..]).map_err(failed)
+}
+
+fn router(app: Arc<App>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(routes::chat_completions))
+        .route("/v1/completions", post(routes::completions))
+        .route("/v1/models", get(routes::models))
+        .route("/v1/models/{*name}", get(routes::model))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&app), with_key));
+    Router::new()
+        .merge(guarded)
+        .route("/health", get(routes::health))
+        .route("/metrics", get(routes::metrics))
+        .fallback(routes::nowhere)
+        .method_not_allowed_fallback(routes::nowhere)
+        .layer(from_fn_with_state(Arc::clone(&app), for_browsers))
+        .with_state(app)
+}
+
+/// Lets requests pass that have the key, and answers those that are too large in the form of the other errors.
+async fn with_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if let Some(key) = &app.key
+        && !has_key(request.headers(), key)
+    {
+        return ApiError::no_key().into_response();
+    }
+    let response = next.run(request).await;
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return ApiError::too_large(BODY_BYTES).into_response();
+    }
+    response
+}
+
+/// Whether a request has the key. Takes as long for a wrong key as for the right one.
+fn has_key(headers: &HeaderMap, key: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION);
+    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given = given.unwrap_or_default();
+    let differs = given
+        .iter()
+        .zip(key.as_bytes())
+        .fold(0, |sum, (a, b)| sum | (a ^ b));
+    given.len() == key.len() && differs == 0
+}
+
+/// Lets the pages of other servers send requests, if they may.
+///
+/// Source: WHATWG, Fetch, section 3.3 (CORS).
+async fn for_browsers(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Some(origin) = &app.allowed_origin else {
+        return next.run(request).await;
+    };
+    let asks_first = request.method() == Method::OPTIONS;
+    let mut response = if asks_first {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    if asks_first {
+        let methods = HeaderValue::from_static("GET, POST");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        let allowed = HeaderValue::from_static("Authorization, Content-Type");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
+    response
+}
