@@ -222,6 +222,7 @@ impl Workshop {
         let serves = command.contains("simmer serve ");
         // the shell becomes the server, so that it can be ended; any free port
         let command = &if serves {
+            let command = command.replace(" --port 8000", "");
             command.replacen("simmer serve", "exec simmer serve --port 0", 1)
         } else {
             command.to_owned()
@@ -389,6 +390,7 @@ fn every_other_command_is_known() {
         "git",
         "hf",
         "jq",
+        "lm_eval",
         "mpirun",
         "pip",
         "pre-commit",

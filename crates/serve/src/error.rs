@@ -122,6 +122,17 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
+    /// An address that takes another method.
+    pub(crate) fn other_method(method: &str, path: &str) -> Self {
+        let expected = if path.ends_with("completions") {
+            "POST"
+        } else {
+            "GET"
+        };
+        let message = format!("{path}: expected {expected}, found {method}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    }
+
     /// Too many texts wait.
     pub(crate) fn overloaded(waiting: usize) -> Self {
         let message =

@@ -136,8 +136,19 @@ impl Answering {
         if let Some((tokens, _)) = self.prompts.iter().find(|(tokens, _)| tokens.len() > most) {
             return Err(ApiError::too_long(key, tokens.len(), context));
         }
+        let most = self.app.most_texts;
+        if self.choices() > most {
+            let key = if self.prompts.len() > 1 {
+                "prompt"
+            } else {
+                "n"
+            };
+            let found = self.choices();
+            let message = format!("expected at most {most} answers to a request, found {found}");
+            return Err(ApiError::of(key, message));
+        }
         let waiting = self.app.metrics.texts.load(Ordering::Relaxed) as usize;
-        if waiting > 0 && waiting + self.choices() > self.app.most_texts {
+        if waiting + self.choices() > most {
             return Err(ApiError::overloaded(waiting));
         }
         Ok(())
@@ -379,4 +390,9 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
 /// Any other address.
 pub(crate) async fn nowhere(method: Method, uri: Uri) -> ApiError {
     ApiError::no_route(method.as_str(), uri.path())
+}
+
+/// An address with another method.
+pub(crate) async fn other_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::other_method(method.as_str(), uri.path())
 }

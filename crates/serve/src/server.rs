@@ -253,7 +253,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/health", get(routes::health))
         .route("/metrics", get(routes::metrics))
         .fallback(routes::nowhere)
-        .method_not_allowed_fallback(routes::nowhere)
+        .method_not_allowed_fallback(routes::other_method)
         .layer(from_fn_with_state(Arc::clone(&app), for_browsers))
         .with_state(app)
 }

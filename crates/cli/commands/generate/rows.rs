@@ -1,5 +1,6 @@
 //! Answers to the rows of a file, several at a time: each step reads the weights once for all of them.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use serde::Serialize;
 use simmer_data::example::prompt_tokens;
 use simmer_data::format::{Reader, Reading};
 use simmer_data::{Content, Conversation, Origin, Role, Template};
-use simmer_kernels::mix;
-use simmer_model::{KeptPrefix, Prompt, Sampling};
+use simmer_kernels::{Decoding, mix};
+use simmer_model::{Generated, KeptPrefix, Prompt, Running, Sampling, Stop, TextId};
 
 use super::{Generate, Tokens, stop};
 use crate::commands::fields::Names;
@@ -78,48 +79,123 @@ impl Generate {
         let asked: Vec<Asked> = rows.into_iter().map(ask).collect::<Result<_, _>>()?;
         let mut out = self.rows.out()?;
         let bar = progress::steps(asked.len() as u64);
-        let mut kept = KeptPrefix::default();
-        for asked in asked.chunks(usize::from(self.rows.batch)) {
-            let lines = self.answers(&loaded, asked, &mut kept)?;
-            out.write_all(&lines)?;
+        let mut write = |row: &Asked, answer: &Generated| {
+            let line = self.line(&loaded, row, answer)?;
+            out.write_all(&line)?;
             out.flush()?;
-            bar.inc(asked.len() as u64);
+            bar.inc(1);
+            Ok(())
+        };
+        if self.answer.max_new_tokens == 0 || Decoding::is_default(&loaded.model.device()) {
+            return self.in_batches(&loaded, &asked, &mut write);
+        }
+        self.one_after_another(&loaded, &asked, &mut write)
+    }
+
+    /// Answers rows in batches, each of which ends with its longest answer: a GPU records its steps as a graph, which another row would end.
+    fn in_batches(
+        &self,
+        loaded: &Loaded,
+        asked: &[Asked],
+        write: &mut dyn FnMut(&Asked, &Generated) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut kept = KeptPrefix::default();
+        let length = self.answer.max_new_tokens;
+        for asked in asked.chunks(usize::from(self.rows.batch)) {
+            let prompts = asked.iter().map(|row| Prompt {
+                tokens: &row.tokens,
+                sampling: &row.sampling,
+            });
+            let prompts: Vec<Prompt<'_>> = prompts.collect();
+            let mut go_on = |_, _| ControlFlow::Continue(());
+            let (model, eos) = (&loaded.model, &loaded.eos);
+            let answers =
+                model.generate_batch_after(&mut kept, &prompts, length, eos, &mut go_on)?;
+            for (row, answer) in asked.iter().zip(&answers) {
+                write(row, answer)?;
+            }
         }
         Ok(())
     }
 
-    /// The lines of some rows.
-    fn answers(
+    /// Begins with the next row as soon as the answer to another one has ended.
+    fn one_after_another(
         &self,
         loaded: &Loaded,
         asked: &[Asked],
-        kept: &mut KeptPrefix,
-    ) -> Result<Vec<u8>, Failure> {
-        let prompts = asked.iter().map(|row| Prompt {
-            tokens: &row.tokens,
-            sampling: &row.sampling,
-        });
-        let prompts: Vec<Prompt<'_>> = prompts.collect();
+        write: &mut dyn FnMut(&Asked, &Generated) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let batch = usize::from(self.rows.batch);
         let length = self.answer.max_new_tokens;
-        let mut go_on = |_, _| ControlFlow::Continue(());
-        let answers =
-            loaded
-                .model
-                .generate_batch_after(kept, &prompts, length, &loaded.eos, &mut go_on)?;
-        let mut lines = Vec::new();
-        for (row, answer) in asked.iter().zip(&answers) {
-            let answered = Answered {
-                row: row.origin.row,
-                prompt: &row.prompt,
-                text: loaded.tokenizer.decode(&answer.tokens, true)?,
-                reference: row.reference.as_deref(),
-                tokens: self.json.then(|| Tokens::of(&row.tokens, answer)),
-                stop: stop(answer.stop),
-            };
-            serde_json::to_writer(&mut lines, &answered).map_err(Failure::foreign)?;
-            lines.push(b'\n');
+        let context = loaded.model.config().max_position_embeddings;
+        let longest = asked.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
+        // one more than a row has, so that its length ends it and not the context
+        let longest = longest
+            .saturating_add(length)
+            .saturating_add(1)
+            .min(context);
+        let mut running = Running::new(&loaded.model, &loaded.eos, longest, batch * longest);
+        let mut rows = asked.iter();
+        // answers in the order of the rows, each with its text, and whether it has ended
+        let mut begun: VecDeque<(&Asked, TextId, Generated, bool)> = VecDeque::new();
+        loop {
+            while running.len() < batch
+                && let Some(row) = rows.next()
+            {
+                let (text, _) = running.begin(simmer_model::Asked {
+                    tokens: row.tokens.clone(),
+                    max_new_tokens: length,
+                    sampling: row.sampling.clone(),
+                    top: 0,
+                })?;
+                begun.push_back((row, text, nothing(), false));
+            }
+            if running.is_empty() {
+                return Ok(());
+            }
+            for next in running.step() {
+                let found = begun.iter_mut().find(|(_, text, ..)| *text == next.text);
+                let Some((_, _, answer, ended)) = found else {
+                    continue;
+                };
+                if let Some(chosen) = next.chosen {
+                    answer.tokens.push(chosen.token);
+                    answer.log_probs.push(chosen.log_prob);
+                }
+                if let Some(stop) = next.stop {
+                    answer.stop = stop;
+                    *ended = true;
+                }
+            }
+            while let Some((row, _, answer, true)) = begun.front() {
+                write(row, answer)?;
+                begun.pop_front();
+            }
         }
-        Ok(lines)
+    }
+
+    /// The line of a row.
+    fn line(&self, loaded: &Loaded, row: &Asked, answer: &Generated) -> Result<Vec<u8>, Failure> {
+        let answered = Answered {
+            row: row.origin.row,
+            prompt: &row.prompt,
+            text: loaded.tokenizer.decode(&answer.tokens, true)?,
+            reference: row.reference.as_deref(),
+            tokens: self.json.then(|| Tokens::of(&row.tokens, answer)),
+            stop: stop(answer.stop),
+        };
+        let mut line = serde_json::to_vec(&answered).map_err(Failure::foreign)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// An answer that has no token yet.
+fn nothing() -> Generated {
+    Generated {
+        tokens: Vec::new(),
+        log_probs: Vec::new(),
+        stop: Stop::Caller,
     }
 }
 

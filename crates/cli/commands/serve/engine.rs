@@ -148,7 +148,7 @@ impl Continued<'_> {
             }
             is_read
         });
-        if running.is_idle() {
+        if running.is_empty() {
             return false;
         }
         for Next { text, chosen, stop } in running.step() {

@@ -70,7 +70,7 @@ pub(crate) struct Serve {
     cache_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Origin of web pages that may send requests from a browser, such as https://example.org; *: all
+    /// Origin (scheme and host) of web pages that may send requests from a browser; *: all
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Option<String>,
 }

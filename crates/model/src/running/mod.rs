@@ -136,8 +136,13 @@ impl<'a> Running<'a> {
     }
 
     /// Whether there is no text to continue.
-    pub fn is_idle(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
+    }
+
+    /// Number of texts that are continued.
+    pub fn len(&self) -> usize {
+        self.texts.len()
     }
 
     /// Adds a text. Returns its name, and how many of its first tokens are in the cache already.

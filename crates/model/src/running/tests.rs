@@ -63,7 +63,7 @@ fn together(running: &mut Running<'_>, texts: &[(usize, Asked)]) -> Vec<Generate
     let mut found: BTreeMap<TextId, (usize, Generated)> = BTreeMap::new();
     let mut steps = 0;
     let mut begun = 0;
-    while begun < texts.len() || !running.is_idle() {
+    while begun < texts.len() || !running.is_empty() {
         for (number, (when, asked)) in texts.iter().enumerate() {
             if *when == steps {
                 let (id, _) = running.begin(asked.clone()).unwrap();
@@ -242,7 +242,7 @@ fn a_text_may_be_ended_before_its_time() {
     assert_eq!(running.step().len(), 2);
     running.end(id);
     let mut left = Vec::new();
-    while !running.is_idle() {
+    while !running.is_empty() {
         left.extend(running.step().into_iter().map(|next| next.text));
     }
     assert_eq!(left, [other; 3]);
@@ -279,7 +279,7 @@ fn a_prompt_that_the_model_cannot_continue_is_refused() {
     for tokens in [vec![], vec![40], vec![1; 321]] {
         assert!(running.begin(asked(&tokens, 1)).is_err());
     }
-    assert!(running.is_idle());
+    assert!(running.is_empty());
 }
 
 /// As on a GPU, where steps are recorded.
