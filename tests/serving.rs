@@ -453,6 +453,8 @@ fn requests_with_mistakes_are_refused() {
         ("GET /v1/embeddings HTTP/1.1", "", 404),
         ("GET /v1/models/kitchen HTTP/1.1", "", 200),
         ("GET /health HTTP/1.1", "", 200),
+        ("GET /v1/completions HTTP/1.1", "", 405),
+        ("GET /models/ HTTP/1.1", "", 200),
     ] {
         assert_eq!(serving.ask(head, body).0, status, "{head}");
     }
@@ -460,6 +462,14 @@ fn requests_with_mistakes_are_refused() {
     let models: Value = serde_json::from_str(&models).unwrap();
     assert_eq!(models["data"][1]["parent"], "base");
     assert_eq!(models["data"][0]["max_model_len"], 64);
+    // a text that cannot fit is not tokenised
+    let request = json!({"model": "base", "prompt": "x".repeat(1 << 20)});
+    let (status, answer) = serving.post("completions", &request);
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        status == 400 && message.contains("1048576 bytes"),
+        "{message}"
+    );
     // the context ends an answer
     let (_, answer) = serving.post(
         "completions",
@@ -471,7 +481,7 @@ fn requests_with_mistakes_are_refused() {
         count == 61 && choice["finish_reason"] == "length" || choice["finish_reason"] == "stop",
         "{answer}"
     );
-    assert_eq!(serving.counter("requests_failed_total"), 8);
+    assert_eq!(serving.counter("requests_failed_total"), 9);
 }
 
 #[test]
@@ -547,6 +557,11 @@ fn ctrl_c_lets_answers_end() {
     let folder = models();
     let mut serving = Serving::start(folder.path(), &[]);
     let mut stream = begin_endless(&serving);
+    // a client that never sends the rest of its request
+    let mut stuck = TcpStream::connect(&serving.address).unwrap();
+    stuck
+        .write_all(b"POST /v1/completions HTTP/1.1\r\nConte")
+        .unwrap();
     let killed = Command::new("kill")
         .args(["-INT", &serving.child.id().to_string()])
         .status()
@@ -579,8 +594,8 @@ fn what_cannot_be_served_is_said() {
             "cannot listen on 203.0.113.7:1",
         ),
         (
-            &["--allow-origin", "a\nb"],
-            "--allow-origin: not the origin of a web page",
+            &["--allow-origin", "https://a.b/"],
+            "--allow-origin: expected an origin such as https://example.org, or *, found ",
         ),
     ] {
         let args = [&["serve", "--base", base, "--device", "cpu"], more].concat();

@@ -363,6 +363,13 @@ impl Loaded {
         Ok(Some(template))
     }
 
+    /// Bytes of the longest token, as the vocabulary spells it.
+    pub(crate) fn longest_token(&self) -> usize {
+        let tokens = 0..=self.tokenizer.max_token_id();
+        let lengths = tokens.filter_map(|id| self.tokenizer.token(id));
+        lengths.map(|token| token.len()).max().unwrap_or(0)
+    }
+
     /// The template of that name, for this model's tokenizer.
     pub(crate) fn template(&self, name: &str) -> Result<Template, Failure> {
         Ok(Template::named(name, &self.tokenizer)?)

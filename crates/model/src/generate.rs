@@ -13,14 +13,13 @@ use simmer_kernels::{Capabilities, NewestToken, log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
 use crate::llama::LlamaForCausalLM;
-use crate::running::{Chosen, likeliest};
 use crate::sampler::{Sampler, Sampling};
 use crate::sequence::{Sequence, Target, ids};
 use crate::steps::Steps;
 
 /// Tokens whose logits are computed at a time when text is scored. Bounds the memory to
 /// `256 · V` elements.
-const SCORE_CHUNK: usize = 256;
+pub(crate) const SCORE_CHUNK: usize = 256;
 
 /// The result of a generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,28 +152,6 @@ impl LlamaForCausalLM {
         let sequence = Sequence::from_rows(&[tokens]);
         let scored = self.score_targets(&sequence, &Target::from_slots(&slots));
         Ok(scored.into_iter().map(|token| token.log_prob).collect())
-    }
-
-    /// As [`LlamaForCausalLM::score`], with the `top` most likely tokens at each place.
-    ///
-    /// # Errors
-    /// As [`LlamaForCausalLM::generate`].
-    pub fn score_beside(&self, tokens: &[u32], top: usize) -> Result<Vec<Chosen>, GenerateError> {
-        self.check_tokens(tokens)?;
-        let hidden = self.hidden(&Sequence::from_rows(&[tokens]), None); // [T, H]
-        let vocab = self.config().vocab_size;
-        let mut scored = Vec::with_capacity(tokens.len() - 1);
-        for (chunk, tokens) in tokens[1..].chunks(SCORE_CHUNK).enumerate() {
-            let hidden = hidden.clone().narrow(0, chunk * SCORE_CHUNK, tokens.len());
-            let logits = values(self.logits(hidden));
-            let rows = tokens.iter().zip(logits.chunks(vocab));
-            scored.extend(rows.map(|(token, logits)| Chosen {
-                token: *token,
-                log_prob: log_softmax_at(logits, *token),
-                top: likeliest(logits, top),
-            }));
-        }
-        Ok(scored)
     }
 
     /// Scores each target.
@@ -337,28 +314,6 @@ mod tests {
     use super::*;
     use crate::base::{BaseConfig, load};
     use crate::batch::Prompt;
-
-    #[test]
-    fn the_most_likely_tokens_are_told_beside_scores() {
-        let json = json!({
-            "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
-            "num_attention_heads": 1, "initializer_range": 0.8, "max_position_embeddings": 600
-        });
-        let mut base = BaseConfig::default();
-        base.init = Some(ModelConfig::from_json(&json, Path::new("config.json")).unwrap());
-        let model = load(&base, 7, &Device::flex()).unwrap();
-        // more than one chunk
-        let text: Vec<u32> = (0..600).map(|place| place * place % 16).collect();
-        let found = model.score_beside(&text, 16).unwrap();
-        let expected = model.score(&text).unwrap();
-        assert_eq!(found.len(), 599);
-        for ((found, expected), token) in found.iter().zip(&expected).zip(&text[1..]) {
-            assert_eq!(found.token, *token);
-            assert!((found.log_prob - expected).abs() < 1e-5);
-            assert!(found.top.contains(&(*token, found.log_prob)));
-            assert!(found.top.is_sorted_by(|a, b| a.1 >= b.1));
-        }
-    }
 
     #[test]
     fn a_text_that_outgrows_the_short_frequencies_is_computed_again() {

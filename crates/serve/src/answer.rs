@@ -5,7 +5,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::error::ApiError;
 use crate::job::{Event, Finish};
-use crate::log_probs::{Texts, Told};
+use crate::log_probs::Told;
 use crate::stops::Growing;
 
 /// How an answer is read.
@@ -17,6 +17,8 @@ pub(crate) struct Reading<'a> {
     /// The text that the answer begins with, if the prompt is a part of it.
     pub(crate) echo: Option<&'a str>,
     pub(crate) log_probs: bool,
+    /// Whether the tokens of the prompt are shown with theirs, too.
+    pub(crate) scores_prompt: bool,
 }
 
 /// A part of an answer: its text, and its tokens if they are asked for.
@@ -56,38 +58,44 @@ pub(crate) async fn read(
     listener: &mut impl Listener,
 ) -> Result<Option<Spoken>, ApiError> {
     let mut text = Growing::new(reading.tokenizer, reading.stops);
-    let mut texts = Texts::after(reading.tokenizer, reading.prompt.last().copied());
-    let mut held = Piece::default();
+    let mut held = Piece {
+        text: reading.echo.unwrap_or_default().to_owned(),
+        tokens: Vec::new(),
+    };
     let (mut cached, mut tokens) = (0, 0);
-    // the prompt is shown with its scores, if they are asked for
-    let mut echo = reading.echo.map(str::to_owned);
+    // bytes of the answer that were read, with log-probabilities, and that were shown
+    let (mut told, mut shown) = (0, 0);
     let finish = loop {
         let Some(event) = events.recv().await else {
             return Err(ApiError::ending());
         };
-        let waits_for_scores =
-            reading.log_probs && matches!(event, Event::Began { .. } | Event::Prompt(_));
-        if !waits_for_scores && let Some(echo) = echo.take() {
-            held.text.push_str(&echo);
-        }
         match event {
-            Event::Began { cached: found } => cached = found,
-            Event::Prompt(scored) => {
-                held.text.push_str(&echo.take().unwrap_or_default());
-                let mut texts = Texts::after(reading.tokenizer, None);
-                if let Some(first) = reading.prompt.first() {
-                    held.tokens.push(texts.first(*first)?);
+            Event::Began {
+                cached: found,
+                scored,
+            } => {
+                cached = found;
+                let first = reading.prompt.first().filter(|_| reading.scores_prompt);
+                if let Some(first) = first {
+                    held.tokens.push(Told::first(*first, reading.tokenizer)?);
                 }
                 for token in &scored {
-                    held.tokens.push(texts.next(token)?);
+                    held.tokens.push(Told::new(token, reading.tokenizer)?);
                 }
             }
             Event::Token(token) => {
                 tokens += 1;
+                let new = text.push(token.id)?;
+                shown += new.len();
+                held.text.push_str(&new);
                 if reading.log_probs {
-                    held.tokens.push(texts.next(&token)?);
+                    let one = Told::new(&token, reading.tokenizer)?;
+                    // of a stop text, only what is shown
+                    if !text.has_stopped() || told < shown {
+                        told += one.bytes.len();
+                        held.tokens.push(one);
+                    }
                 }
-                held.text.push_str(&text.push(token.id)?);
                 if text.has_stopped() {
                     break Finish::Stop;
                 }

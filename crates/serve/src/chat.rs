@@ -30,9 +30,16 @@ impl ChatRequest {
         let mut fields = Fields::of_request(body)?;
         let model = fields.text("model")?;
         let messages = Messages::read(&mut fields)?;
+        if fields
+            .take("tool_choice")
+            .is_some_and(|choice| choice == "none")
+        {
+            // the model may call none of them
+            fields.leave_out(&["tools"]);
+        }
         let mut settings = Settings::read(&mut fields, defaults)?;
-        let older = fields.count("max_tokens", 1, u64::MAX)?;
-        let newer = fields.count("max_completion_tokens", 1, u64::MAX)?;
+        let older = limit(&mut fields, "max_tokens")?;
+        let newer = limit(&mut fields, "max_completion_tokens")?;
         if older.is_some() && newer.is_some() && older != newer {
             let message = "differs from `max_completion_tokens`; leave one of them out";
             return Err(ApiError::of("max_tokens", message));
@@ -43,9 +50,7 @@ impl ChatRequest {
         if top.is_some_and(|top| top > 0) && !told {
             return Err(ApiError::of("top_logprobs", "needs `logprobs`: true"));
         }
-        fields.only("tools", &[json!([])])?;
         fields.only("functions", &[json!([])])?;
-        fields.only("tool_choice", &[json!("none"), json!("auto")])?;
         fields.only("function_call", &[json!("none"), json!("auto")])?;
         fields.only("response_format", &[json!({"type": "text"})])?;
         fields.only("modalities", &[json!(["text"])])?;
@@ -57,6 +62,15 @@ impl ChatRequest {
             top: told.then(|| top.unwrap_or(0)),
         })
     }
+}
+
+/// The most new tokens; -1 is "as many as there is room for" to llama.cpp's clients.
+fn limit(fields: &mut Fields, key: &'static str) -> Result<Option<usize>, ApiError> {
+    if fields.has(key, &json!(-1)) {
+        fields.leave_out(&[key]);
+        return Ok(None);
+    }
+    fields.count(key, 1, u64::MAX)
 }
 
 /// The choice of an answer.

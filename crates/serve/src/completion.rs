@@ -42,11 +42,6 @@ impl CompletionRequest {
             return Err(ApiError::of("max_tokens", "0 new tokens need `echo`: true"));
         }
         let top = fields.count("logprobs", 0, MOST)?;
-        let best_of = fields.count("best_of", 1, u64::MAX)?;
-        if best_of.is_some_and(|best_of| best_of != settings.n) {
-            let message = "this server makes as many answers as it returns; leave it out";
-            return Err(ApiError::of("best_of", message));
-        }
         fields.only("suffix", &[json!("")])?;
         fields.finish()?;
         Ok(Self {

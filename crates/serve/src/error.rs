@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use simmer_hint::Hint;
 
+use crate::fields::shortened;
+
 /// A request that cannot be answered, in the form of OpenAI's errors.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ApiError {
@@ -39,18 +41,12 @@ impl Hint for ServeError {
         let Self::Listen { source, .. } = self else {
             return None;
         };
-        match source.kind() {
-            io::ErrorKind::AddrInUse => {
-                Some("choose another one with --port, or 0 for any free port".to_owned())
-            }
-            io::ErrorKind::PermissionDenied => {
-                Some("choose a port from 1024 on with --port".to_owned())
-            }
-            io::ErrorKind::AddrNotAvailable => Some(
-                "--host takes an address of this machine, such as 127.0.0.1 or 0.0.0.0".to_owned(),
-            ),
-            _ => None,
-        }
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => "choose another one with --port, or 0 for any free port",
+            io::ErrorKind::PermissionDenied => "choose a port from 1024 on with --port",
+            _ => "--host takes an address of this machine, such as 127.0.0.1 or 0.0.0.0",
+        };
+        Some(hint.to_owned())
     }
 }
 
@@ -89,6 +85,22 @@ impl ApiError {
         }
     }
 
+    /// The text of a prompt is longer than the longest tokens of a full context.
+    pub(crate) fn text_too_long(key: &str, found: usize, context: usize) -> Self {
+        let message = format!(
+            "the prompt has {found} bytes, which are more tokens than the model's context of {context}"
+        );
+        Self {
+            code: Some("context_length_exceeded"),
+            ..Self::of(key, message)
+        }
+    }
+
+    /// The body of a request did not arrive.
+    pub(crate) fn incomplete(why: &str) -> Self {
+        Self::bad(format!("the request is not complete: {why}"))
+    }
+
     /// No model has this name.
     pub(crate) fn no_model(name: &str, names: &[&str]) -> Self {
         let names = names.join("`, `");
@@ -97,7 +109,10 @@ impl ApiError {
             code: Some("model_not_found"),
             ..Self::new(
                 StatusCode::NOT_FOUND,
-                format!("there is no model `{name}` here; expected one of: `{names}`"),
+                format!(
+                    "there is no model `{}` here; expected one of: `{names}`",
+                    shortened(name)
+                ),
             )
         }
     }
@@ -116,8 +131,9 @@ impl ApiError {
     /// There is no such address.
     pub(crate) fn no_route(method: &str, path: &str) -> Self {
         let message = format!(
-            "there is no {method} {path} here; expected POST /v1/chat/completions, POST /v1/completions, GET /v1/models, \
-             GET /health or GET /metrics"
+            "there is no {method} {} here; expected POST /v1/chat/completions, POST /v1/completions, GET /v1/models, \
+             GET /health or GET /metrics",
+            shortened(path)
         );
         Self::new(StatusCode::NOT_FOUND, message)
     }

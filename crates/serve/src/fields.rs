@@ -40,7 +40,9 @@ impl Fields {
         }
     }
 
-    fn new(left: Map<String, Value>, place: String) -> Self {
+    fn new(mut left: Map<String, Value>, place: String) -> Self {
+        // null says what a missing key says
+        left.retain(|_, value| !value.is_null());
         Self {
             left,
             place,
@@ -51,7 +53,12 @@ impl Fields {
     /// The value of a key; `None` if it is not there, or null.
     pub(crate) fn take(&mut self, key: &'static str) -> Option<Value> {
         self.known.push(key);
-        self.left.remove(key).filter(|value| !value.is_null())
+        self.left.remove(key)
+    }
+
+    /// Whether a key has this value.
+    pub(crate) fn has(&self, key: &str, value: &Value) -> bool {
+        self.left.get(key) == Some(value)
     }
 
     /// A mistake in the value of a key.
@@ -80,7 +87,7 @@ impl Fields {
         let Some(value) = self.take(key) else {
             return Ok(None);
         };
-        match value.as_u64() {
+        match whole(&value) {
             Some(count) if (least..=most).contains(&count) => Ok(Some(count as usize)),
             _ if most == u64::MAX => {
                 Err(self.wrong(key, &format!("a whole number from {least} on"), &value))
@@ -147,7 +154,7 @@ impl Fields {
             Some((_, known)) => format!("; did you mean `{known}`?"),
             None => "; leave it out".to_owned(),
         };
-        let place = format!("{}{key}", self.place);
+        let place = format!("{}{}", self.place, shortened(key));
         Err(ApiError::of(
             &place,
             format!("this server does not know this key{hint}"),
@@ -155,15 +162,33 @@ impl Fields {
     }
 }
 
+/// A whole number from 0 on, which some clients send with a decimal point.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    let rounded = |number: f64| {
+        ((0.0..9e15).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+    };
+    value.as_u64().or_else(|| value.as_f64().and_then(rounded))
+}
+
 /// A value in an error, not longer than a line.
 pub(crate) fn shown(value: &Value) -> String {
-    let text = value.to_string();
+    shortened(&value.to_string())
+}
+
+/// A text in an error, not longer than a line, and without control characters.
+pub(crate) fn shortened(text: &str) -> String {
     let end = text.floor_char_boundary(60);
+    let shown = text[..end].chars();
+    let mut shown: String = shown
+        .flat_map(|c| {
+            let escaped = c.is_control().then(|| c.escape_default().collect());
+            escaped.unwrap_or_else(|| vec![c])
+        })
+        .collect();
     if end < text.len() {
-        format!("{}...", &text[..end])
-    } else {
-        text
+        shown.push_str("...");
     }
+    shown
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::metrics::Ticket;
+
 /// A text to continue.
 #[derive(Debug)]
 pub struct Job {
@@ -21,20 +23,24 @@ pub struct Job {
     pub reader: Reader,
 }
 
-/// Who reads an answer.
-#[derive(Debug, Clone)]
-pub struct Reader(pub(crate) UnboundedSender<Event>);
+/// Who reads an answer. The text counts as one that is continued or waits until this is dropped.
+#[derive(Debug)]
+pub struct Reader {
+    pub(crate) events: UnboundedSender<Event>,
+    #[expect(dead_code, reason = "counts the text until it is dropped")]
+    pub(crate) ticket: Ticket,
+}
 
 impl Reader {
     /// Tells what has become of the text, if the reader is still there.
     pub fn tell(&self, event: Event) {
         // who has gone is noticed before the next step
-        let _ = self.0.send(event);
+        let _ = self.events.send(event);
     }
 
     /// Whether nobody reads the answer any more.
     pub fn has_gone(&self) -> bool {
-        self.0.is_closed()
+        self.events.is_closed()
     }
 }
 
@@ -60,13 +66,13 @@ pub struct Sampling {
 /// What becomes of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// It is among the texts that are continued. So many tokens of its prompt were in the cache already.
+    /// Its prompt is computed.
     Began {
-        /// Their number.
+        /// How many of the prompt's first tokens were in the cache already.
         cached: usize,
+        /// The tokens of the prompt after the first one, if they are scored.
+        scored: Vec<Token>,
     },
-    /// The tokens of the prompt after the first one, scored.
-    Prompt(Vec<Token>),
     /// A new token.
     Token(Token),
     /// The text has ended.

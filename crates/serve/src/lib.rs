@@ -20,6 +20,7 @@ mod settings;
 mod stops;
 mod stream;
 
+pub use axum::http::HeaderValue;
 pub use error::ServeError;
 pub use job::{Event, Finish, Job, Likely, Reader, Sampling, Token};
 pub use server::{Defaults, Served, Server, Setup, listen};

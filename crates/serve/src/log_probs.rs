@@ -9,108 +9,138 @@ use crate::job::Token;
 /// A token as an answer shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Told {
-    pub(crate) text: String,
+    pub(crate) bytes: Vec<u8>,
     /// `None` for the first token of a prompt.
     log_prob: Option<f32>,
     /// The most likely tokens at its place.
-    top: Vec<(String, f32)>,
+    top: Vec<(Vec<u8>, f32)>,
 }
 
-/// The texts of tokens one after another.
-#[derive(Debug)]
-pub(crate) struct Texts<'a> {
-    tokenizer: &'a Tokenizer,
-    /// The token before: decoding depends on it (SentencePiece drops the first space of a text).
-    before: Option<u32>,
-}
-
-impl<'a> Texts<'a> {
-    /// After the token `before`, if there is one.
-    pub(crate) fn after(tokenizer: &'a Tokenizer, before: Option<u32>) -> Self {
-        Self { tokenizer, before }
-    }
-
-    fn text(&self, token: u32) -> Result<String, TokenizerError> {
-        let Some(before) = self.before else {
-            return self.tokenizer.decode(&[token], false);
-        };
-        let given = self.tokenizer.decode(&[before], false)?;
-        let mut both = self.tokenizer.decode(&[before, token], false)?;
-        Ok(both.split_off(both.floor_char_boundary(given.len())))
-    }
-
+impl Told {
     /// The first token of a prompt, which nothing predicts.
-    pub(crate) fn first(&mut self, token: u32) -> Result<Told, TokenizerError> {
-        let text = self.text(token)?;
-        self.before = Some(token);
-        Ok(Told {
-            text,
+    pub(crate) fn first(token: u32, tokenizer: &Tokenizer) -> Result<Self, TokenizerError> {
+        Ok(Self {
+            bytes: tokenizer.token_bytes(token)?,
             log_prob: None,
             top: Vec::new(),
         })
     }
 
-    /// The next token.
-    pub(crate) fn next(&mut self, token: &Token) -> Result<Told, TokenizerError> {
-        let text = self.text(token.id)?;
-        let top = token
-            .top
-            .iter()
-            .map(|(id, log_prob)| Ok((self.text(*id)?, *log_prob)));
-        let top: Vec<(String, f32)> = top.collect::<Result<_, TokenizerError>>()?;
-        self.before = Some(token.id);
-        Ok(Told {
-            text,
+    pub(crate) fn new(token: &Token, tokenizer: &Tokenizer) -> Result<Self, TokenizerError> {
+        let top = token.top.iter();
+        let top = top.map(|(id, log_prob)| Ok((tokenizer.token_bytes(*id)?, *log_prob)));
+        Ok(Self {
+            bytes: tokenizer.token_bytes(token.id)?,
             log_prob: Some(token.log_prob),
-            top,
+            top: top.collect::<Result<_, TokenizerError>>()?,
         })
     }
 }
 
+/// A token's text; the bytes of a part of a character as OpenAI's API spells them, such as `bytes:\xe4\xb8`.
+fn text(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.to_owned();
+    }
+    let digits = bytes.iter().map(|byte| format!("\\x{byte:02x}"));
+    format!("bytes:{}", digits.collect::<String>())
+}
+
 /// The log-probabilities of a chat completion.
 pub(crate) fn of_chat(tokens: &[Told]) -> Value {
-    let entry = |text: &str, log_prob: f32| json!({"token": text, "logprob": log_prob, "bytes": bytes(text)});
+    let entry = |bytes: &[u8], log_prob: f32| json!({"token": text(bytes), "logprob": log_prob, "bytes": bytes});
     let content = tokens.iter().map(|token| {
         let top = token
             .top
             .iter()
             .map(|(text, log_prob)| entry(text, *log_prob));
         let top: Vec<Value> = top.collect();
-        let mut shown = entry(&token.text, token.log_prob.unwrap_or(0.0));
+        let mut shown = entry(&token.bytes, token.log_prob.unwrap_or(0.0));
         shown["top_logprobs"] = top.into();
         shown
     });
     json!({"content": content.collect::<Vec<Value>>(), "refusal": null})
 }
 
-/// The bytes of a token's text; null if it is a part of a character.
-fn bytes(text: &str) -> Value {
-    if text.contains('\u{FFFD}') {
-        Value::Null
-    } else {
-        text.as_bytes().into()
-    }
-}
-
 /// The log-probabilities of a completion, whose first token is at `offset` (in characters).
-pub(crate) fn of_completion(tokens: &[Told], mut offset: usize) -> Value {
+pub(crate) fn of_completion(tokens: &[Told], offset: usize) -> Value {
     let (mut texts, mut log_probs, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
+    let mut before: Vec<u8> = Vec::new();
     for token in tokens {
-        texts.push(token.text.clone());
+        let name = text(&token.bytes);
         log_probs.push(token.log_prob);
         tops.push(token.log_prob.map(|log_prob| {
-            let likely = token
+            let mut likely: Map<String, Value> = Map::new();
+            let own = (name.clone(), log_prob);
+            let top = token
                 .top
                 .iter()
-                .map(|(text, log_prob)| (text.clone(), (*log_prob).into()));
-            let mut likely: Map<String, Value> = likely.collect();
-            likely
-                .entry(token.text.clone())
-                .or_insert_with(|| log_prob.into());
+                .map(|(bytes, log_prob)| (text(bytes), *log_prob));
+            for (name, log_prob) in top.chain([own]) {
+                // of tokens with the same text, the most likely one
+                likely.entry(name).or_insert_with(|| log_prob.into());
+            }
             likely
         }));
-        offsets.push(offset);
-        offset += token.text.chars().count();
+        offsets.push(offset + characters(&before));
+        before.extend(&token.bytes);
+        texts.push(name);
     }
     json!({"tokens": texts, "token_logprobs": log_probs, "top_logprobs": tops, "text_offset": offsets})
+}
+
+/// The number of characters that begin and end in some bytes.
+fn characters(bytes: &[u8]) -> usize {
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    valid.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(bytes: &[u8], log_prob: f32, top: &[(&[u8], f32)]) -> Told {
+        Told {
+            bytes: bytes.to_vec(),
+            log_prob: Some(log_prob),
+            top: top
+                .iter()
+                .map(|(bytes, log_prob)| (bytes.to_vec(), *log_prob))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn parts_of_a_character_have_names_of_their_own() {
+        let tokens = [
+            told(b"a", -1.0, &[(b"a", -1.0), (&[0xe4], -2.0)]),
+            told(
+                &[0xe4, 0xbd],
+                -0.5,
+                &[(&[0xe4, 0xbd], -0.5), (b"x", -1.5), (b"x", -2.5)],
+            ),
+            told(&[0xa0], -0.25, &[]),
+            told(b"!", -4.0, &[(b"!", -3.5)]),
+        ];
+        let found = of_completion(&tokens, 2);
+        assert_eq!(
+            found["tokens"],
+            json!(["a", "bytes:\\xe4\\xbd", "bytes:\\xa0", "!"])
+        );
+        assert_eq!(found["text_offset"], json!([2, 3, 3, 4]));
+        assert_eq!(
+            found["top_logprobs"][1],
+            json!({"bytes:\\xe4\\xbd": -0.5, "x": -1.5})
+        );
+        assert_eq!(found["top_logprobs"][2], json!({"bytes:\\xa0": -0.25}));
+        assert_eq!(found["top_logprobs"][3], json!({"!": -3.5}));
+        let chat = of_chat(&tokens);
+        let bytes = chat["content"].as_array().unwrap().iter();
+        let bytes = bytes.flat_map(|token| token["bytes"].as_array().unwrap());
+        let bytes: Vec<u8> = bytes.map(|byte| byte.as_u64().unwrap() as u8).collect();
+        assert_eq!(bytes, "a\u{4f60}!".as_bytes());
+    }
 }

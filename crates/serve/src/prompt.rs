@@ -69,6 +69,10 @@ impl Messages {
         } else {
             None
         };
+        let has_answer = self
+            .list
+            .iter()
+            .any(|message| message.role == Role::Assistant);
         let conversation = Conversation::chat(self.list);
         let rendered = match start {
             None => template.prompt(&conversation),
@@ -76,11 +80,15 @@ impl Messages {
         };
         let rendered = rendered.map_err(|error| {
             let name = template.name();
-            ApiError::of(
-                "messages",
-                format!("the template {name} cannot render them: {error}"),
-            )
+            let mut message = format!("the template {name} cannot render them: {error}");
+            if has_answer {
+                message.push_str(
+                    "; send the last question alone, or start the server with --template chat if the model has learned conversations",
+                );
+            }
+            ApiError::of("messages", message)
         })?;
+        served.check_length("messages", &rendered.text)?;
         Ok(prompt_tokens(&rendered, &served.tokenizer)?)
     }
 }
@@ -108,22 +116,30 @@ fn message_of(place: &str, value: Value) -> Result<Message, ApiError> {
         .map(|value| text_of(&format!("{place}.content"), value))
         .transpose()?;
     let mut more = BTreeMap::new();
-    for key in ["name", "tool_calls", "tool_call_id", "reasoning_content"] {
+    for key in [
+        "name",
+        "tool_calls",
+        "tool_call_id",
+        "reasoning_content",
+        "reasoning",
+    ] {
         if let Some(value) = fields.take(key) {
             more.insert(key.to_owned(), value);
         }
     }
     // keys of answers, which clients send back as they got them
-    fields.leave_out(&["refusal", "annotations", "audio", "function_call"]);
+    fields.leave_out(&["refusal", "annotations", "audio", "function_call", "id"]);
+    // a mark for caches of other servers
+    fields.leave_out(&["cache_control"]);
     fields.finish()?;
-    if content.is_none() && !more.contains_key("tool_calls") {
+    if content.is_none() && role != Role::Assistant {
         return Err(ApiError::of(
             &format!("{place}.content"),
             "missing; expected a text",
         ));
     }
     Ok(Message {
-        null_content: content.is_none(),
+        null_content: content.is_none() && more.contains_key("tool_calls"),
         more,
         ..Message::new(role, content.unwrap_or_default())
     })
@@ -151,6 +167,7 @@ fn text_of(place: &str, value: Value) -> Result<String, ApiError> {
             return Err(ApiError::of(&format!("{place}.type"), message));
         }
         let text = part.text("text")?;
+        part.leave_out(&["cache_control"]);
         part.finish()?;
         text.ok_or_else(|| ApiError::of(&format!("{place}.text"), "missing; expected a text"))
     });
@@ -208,13 +225,20 @@ impl Plain {
     pub(crate) fn tokens(self, served: &Served) -> Result<(Vec<u32>, String), ApiError> {
         match self {
             Self::Text(text) => {
+                served.check_length("prompt", &text)?;
                 let tokens = served.tokenizer.encode_with_prefix(&text)?;
                 if tokens.is_empty() {
-                    return Err(ApiError::of("prompt", "the text has no tokens"));
+                    return Err(ApiError::of(
+                        "prompt",
+                        "an empty text has no token to continue",
+                    ));
                 }
                 Ok((tokens, text))
             }
             Self::Tokens(tokens) => {
+                if tokens.len() > served.context {
+                    return Err(ApiError::too_long("prompt", tokens.len(), served.context));
+                }
                 let found = tokens
                     .iter()
                     .find(|token| **token as usize >= served.vocabulary);

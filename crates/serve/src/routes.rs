@@ -1,13 +1,14 @@
 //! The addresses of the server, and what each answers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use crate::completion::CompletionRequest;
 use crate::error::ApiError;
 use crate::job::{Event, Job, Reader};
 use crate::metrics::{Metrics, Ticket};
-use crate::server::{App, Served};
+use crate::server::{App, BODY_BYTES, Served};
 use crate::settings::{Settings, unforeseen};
 use crate::{chat, completion, stream};
 
@@ -46,14 +47,18 @@ pub(crate) struct Answering {
     id: String,
     created: u64,
     began: Instant,
+    /// Whether it is counted and logged.
+    is_done: AtomicBool,
 }
 
-/// A text that was handed to the model.
-pub(crate) struct Submitted {
-    /// Which of the prompts it continues.
-    pub(crate) prompt: usize,
-    pub(crate) events: UnboundedReceiver<Event>,
-    pub(crate) ticket: Ticket,
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if !self.prompts.is_empty() && !self.is_done.load(Ordering::Relaxed) {
+            let seconds = self.began.elapsed().as_secs_f64();
+            let name = &self.served().name;
+            (self.app.log)(&format!("{name}: the client has gone after {seconds:.2} s"));
+        }
+    }
 }
 
 /// The numbers of tokens of a request.
@@ -112,6 +117,7 @@ impl Answering {
             id: format!("{start}-{:016x}", unforeseen()),
             created: created.as_secs(),
             began: Instant::now(),
+            is_done: AtomicBool::new(false),
         }
     }
 
@@ -159,8 +165,11 @@ impl Answering {
         self.prompts.len() * self.settings.n
     }
 
-    /// Hands a text to the model.
-    pub(crate) fn submit(&self, index: usize) -> Result<Submitted, ApiError> {
+    /// Hands a text to the model. Returns which prompt it continues, and where its events come from.
+    pub(crate) fn submit(
+        &self,
+        index: usize,
+    ) -> Result<(usize, UnboundedReceiver<Event>), ApiError> {
         let prompt = index / self.settings.n;
         let (tokens, _) = &self.prompts[prompt];
         let room = self.served().context - tokens.len();
@@ -174,14 +183,13 @@ impl Answering {
             sampling,
             top: self.top.unwrap_or(0),
             scores_prompt: self.echo && self.top.is_some(),
-            reader: Reader(events),
+            reader: Reader {
+                events,
+                ticket: Ticket::new(&self.app.metrics),
+            },
         };
         self.app.jobs.send(job).map_err(|_| ApiError::ending())?;
-        Ok(Submitted {
-            prompt,
-            events: from,
-            ticket: Ticket::new(&self.app.metrics),
-        })
+        Ok((prompt, from))
     }
 
     /// How the answer to a prompt is read.
@@ -193,15 +201,12 @@ impl Answering {
             prompt: tokens,
             echo: self.echo.then_some(text.as_str()),
             log_probs: self.top.is_some(),
+            scores_prompt: self.echo && self.top.is_some(),
         }
     }
 
     async fn one(&self, index: usize) -> Result<(Value, Spoken), ApiError> {
-        let Submitted {
-            prompt,
-            events,
-            ticket: _ticket,
-        } = self.submit(index)?;
+        let (prompt, events) = self.submit(index)?;
         let mut whole = Piece::default();
         let spoken = read(events, &self.reading(prompt), &mut whole).await?;
         let spoken = spoken.ok_or_else(ApiError::ending)?;
@@ -256,6 +261,7 @@ impl Answering {
 
     /// Counts and logs a request that has been answered.
     pub(crate) fn done(&self, usage: &Usage, failure: Option<&ApiError>) {
+        self.is_done.store(true, Ordering::Relaxed);
         let metrics = &self.app.metrics;
         Metrics::add(&metrics.prompt_tokens, usage.prompt);
         Metrics::add(&metrics.cached_tokens, usage.cached.min(usage.prompt));
@@ -276,7 +282,12 @@ impl Answering {
             return;
         }
         (self.app.log)(&format!(
-            "{name}: {prompt} tokens ({cached} cached) + {completion} new in {seconds:.2} s"
+            "{name}: {} ({cached} cached) + {completion} new in {seconds:.2} s",
+            if prompt == 1 {
+                "1 token".to_owned()
+            } else {
+                format!("{prompt} tokens")
+            }
         ));
     }
 }
@@ -284,9 +295,13 @@ impl Answering {
 /// `POST /v1/chat/completions`
 pub(crate) async fn chat_completions(
     State(app): State<Arc<App>>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    counted(&app, chat_answers(&app, &body).await).await
+    let answering = match whole(body) {
+        Ok(body) => chat_answers(&app, &body).await,
+        Err(error) => Err(error),
+    };
+    counted(&app, answering).await
 }
 
 async fn chat_answers(app: &Arc<App>, body: &[u8]) -> Result<Answering, ApiError> {
@@ -303,9 +318,13 @@ async fn chat_answers(app: &Arc<App>, body: &[u8]) -> Result<Answering, ApiError
 /// `POST /v1/completions`
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    counted(&app, text_answers(&app, &body).await).await
+    let answering = match whole(body) {
+        Ok(body) => text_answers(&app, &body).await,
+        Err(error) => Err(error),
+    };
+    counted(&app, answering).await
 }
 
 async fn text_answers(app: &Arc<App>, body: &[u8]) -> Result<Answering, ApiError> {
@@ -325,6 +344,17 @@ async fn text_answers(app: &Arc<App>, body: &[u8]) -> Result<Answering, ApiError
         .await
 }
 
+/// The body of a request, if it has arrived.
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::too_large(BODY_BYTES)
+        } else {
+            ApiError::incomplete(&rejection.body_text())
+        }
+    })
+}
+
 impl Answering {
     /// The same with its prompts, which are tokenised on a thread of their own: a long one takes a while.
     async fn tokenised(
@@ -332,9 +362,18 @@ impl Answering {
         prompts: impl FnOnce(&Served) -> Result<Vec<(Vec<u32>, String)>, ApiError> + Send + 'static,
     ) -> Result<Self, ApiError> {
         let (app, model) = (Arc::clone(&self.app), self.model);
-        let prompts = spawn_blocking(move || prompts(&app.served[model])).await;
+        let permit = Arc::clone(&app.tokenised).acquire_owned().await;
+        let prompts = spawn_blocking(move || {
+            let _permit = permit;
+            prompts(&app.served[model])
+        });
+        let prompts = prompts.await;
         self.prompts = prompts.map_err(|error| ApiError::internal(error.to_string()))??;
-        self.check()?;
+        if let Err(error) = self.check() {
+            // it is logged as refused
+            self.is_done.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
         Ok(self)
     }
 }
@@ -370,8 +409,9 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<Value> {
 /// `GET /v1/models/{name}`
 pub(crate) async fn model(
     State(app): State<Arc<App>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|rejection| ApiError::bad(rejection.body_text()))?;
     let model = app.find(Some(&name))?;
     Ok(Json(app.served[model].json()))
 }

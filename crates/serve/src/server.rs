@@ -15,7 +15,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use simmer_data::{Template, Tokenizer};
 use tokio::runtime::Builder;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::error::{ApiError, ServeError};
 use crate::job::Job;
@@ -23,7 +23,9 @@ use crate::metrics::Metrics;
 use crate::routes;
 
 /// The most bytes of a request.
-const BODY_BYTES: usize = 32 << 20;
+pub(crate) const BODY_BYTES: usize = 16 << 20;
+/// How many requests are tokenised at the same time: a long text takes memory meanwhile.
+const TOKENISED: usize = 2;
 
 /// A model as clients see it.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct Served {
     pub context: usize,
     /// Number of tokens of the vocabulary.
     pub vocabulary: usize,
+    /// Bytes of the longest token, as the vocabulary spells it.
+    pub longest_token: usize,
     /// Differs if the weights or the arithmetic do.
     pub fingerprint: String,
     /// When the server began, in seconds since 1970.
@@ -99,6 +103,7 @@ pub(crate) struct App {
     pub(crate) log: Box<dyn Fn(&str) + Send + Sync>,
     pub(crate) jobs: Sender<Job>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tokenised: Arc<Semaphore>,
 }
 
 /// A running server.
@@ -109,6 +114,14 @@ pub struct Server {
 }
 
 impl Served {
+    /// Refuses a text that cannot be shorter than the context, before it is tokenised: that takes long, and much memory.
+    pub(crate) fn check_length(&self, key: &str, text: &str) -> Result<(), ApiError> {
+        if text.len() / self.longest_token.max(1) > self.context {
+            return Err(ApiError::text_too_long(key, text.len(), self.context));
+        }
+        Ok(())
+    }
+
     /// As the list of models has it.
     pub(crate) fn json(&self) -> Value {
         json!({
@@ -173,6 +186,7 @@ impl Server {
             log: setup.log,
             jobs,
             metrics: Arc::new(Metrics::default()),
+            tokenised: Arc::new(Semaphore::new(TOKENISED)),
         });
         let thread = thread::Builder::new()
             .name("server".to_owned())
@@ -241,10 +255,16 @@ pub fn listen(host: &str, port: u16) -> Result<TcpListener, ServeError> {
 }
 
 fn router(app: Arc<App>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/chat/completions", post(routes::chat_completions))
-        .route("/v1/completions", post(routes::completions))
-        .route("/v1/models", get(routes::models))
+    let mut guarded = Router::new();
+    // clients are set up with and without `/v1`, and with a slash at the end
+    for (begin, end) in [("/v1", ""), ("/v1", "/"), ("", ""), ("", "/")] {
+        let path = |name: &str| format!("{begin}/{name}{end}");
+        guarded = guarded
+            .route(&path("chat/completions"), post(routes::chat_completions))
+            .route(&path("completions"), post(routes::completions))
+            .route(&path("models"), get(routes::models));
+    }
+    let guarded = guarded
         .route("/v1/models/{*name}", get(routes::model))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(&app), with_key));
@@ -258,25 +278,25 @@ fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Lets requests pass that have the key, and answers those that are too large in the form of the other errors.
+/// Lets requests pass that have the key.
 async fn with_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if let Some(key) = &app.key
         && !has_key(request.headers(), key)
     {
+        Metrics::add(&app.metrics.requests, 1);
+        Metrics::add(&app.metrics.failed, 1);
+        (app.log)("refused (401): without the key");
         return ApiError::no_key().into_response();
     }
-    let response = next.run(request).await;
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::too_large(BODY_BYTES).into_response();
-    }
-    response
+    next.run(request).await
 }
 
 /// Whether a request has the key. Takes as long for a wrong key as for the right one.
 fn has_key(headers: &HeaderMap, key: &str) -> bool {
     let given = headers.get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let given = given.unwrap_or_default();
+    let given = given.and_then(|value| value.as_bytes().split_at_checked(7));
+    let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+    let given = given.map_or(&b""[..], |(_, given)| given);
     let differs = given
         .iter()
         .zip(key.as_bytes())
@@ -292,6 +312,10 @@ async fn for_browsers(State(app): State<Arc<App>>, request: Request, next: Next)
         return next.run(request).await;
     };
     let asks_first = request.method() == Method::OPTIONS;
+    let asked = request
+        .headers()
+        .get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+    let asked = asked.cloned();
     let mut response = if asks_first {
         StatusCode::NO_CONTENT.into_response()
     } else {
@@ -303,7 +327,13 @@ async fn for_browsers(State(app): State<Arc<App>>, request: Request, next: Next)
     if asks_first {
         let methods = HeaderValue::from_static("GET, POST");
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-        let allowed = HeaderValue::from_static("Authorization, Content-Type");
+        // OpenAI's package for browsers sends some of its own
+        let usual = HeaderValue::from_static("Authorization, Content-Type");
+        let allowed = asked.unwrap_or(usual);
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("600"),
+        );
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     }
     response

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::fields::Fields;
+use crate::fields::{Fields, whole};
 use crate::job::Sampling;
 use crate::server::Defaults;
 
@@ -14,9 +14,12 @@ use crate::server::Defaults;
 const STOPS: usize = 16;
 /// The most answers to a prompt.
 const ANSWERS: u64 = 128;
-/// Keys without an effect on an answer: about the user, the account, and caches of other servers.
-const WITHOUT_EFFECT: [&str; 9] = [
+/// Keys without an effect on an answer: about the user, the account, caches of other servers, and models that think.
+const WITHOUT_EFFECT: [&str; 12] = [
     "user",
+    "reasoning_effort",
+    "verbosity",
+    "keep_alive",
     "metadata",
     "store",
     "service_tier",
@@ -53,15 +56,22 @@ impl Settings {
             let mut options = Fields::at("stream_options", options)?;
             stream_usage = options.flag("include_usage")?.unwrap_or(false);
             options.leave_out(&["include_obfuscation"]);
+            options.only("continuous_usage_stats", &[json!(false)])?;
             options.finish()?;
-            if !stream {
-                return Err(ApiError::of("stream_options", "needs `stream`: true"));
-            }
         }
         fields.leave_out(&WITHOUT_EFFECT);
         fields.only("logit_bias", &[json!({})])?;
         fields.only("min_p", &[json!(0), json!(0.0)])?;
         fields.only("ignore_eos", &[json!(false)])?;
+        fields.only("min_tokens", &[json!(0)])?;
+        fields.only("skip_special_tokens", &[json!(true)])?;
+        fields.only("stop_token_ids", &[json!([])])?;
+        fields.only("tools", &[json!([])])?;
+        let best_of = fields.count("best_of", 1, u64::MAX)?;
+        if best_of.is_some_and(|best_of| best_of != n) {
+            let message = "this server makes as many answers as it returns; leave it out";
+            return Err(ApiError::of("best_of", message));
+        }
         Ok(Self {
             sampling,
             max_tokens: None,
@@ -95,6 +105,9 @@ fn sampling(fields: &mut Fields, defaults: &Defaults) -> Result<Sampling, ApiErr
             as usize,
     };
     let repetition_penalty = fields.number("repetition_penalty")?;
+    // llama.cpp's name for it
+    let other = fields.number("repeat_penalty")?;
+    let repetition_penalty = repetition_penalty.or(other);
     let repetition_penalty = repetition_penalty.unwrap_or(defaults.repetition_penalty);
     check(
         "repetition_penalty",
@@ -118,7 +131,7 @@ fn sampling(fields: &mut Fields, defaults: &Defaults) -> Result<Sampling, ApiErr
     let seed = match fields.take("seed") {
         None => unforeseen(),
         // -1 is "any seed" to llama.cpp's clients
-        Some(value) => match (value.as_u64(), value.as_i64()) {
+        Some(value) => match (whole(&value), value.as_i64()) {
             (Some(seed), _) => seed,
             (None, Some(-1)) => unforeseen(),
             (None, Some(seed)) => seed as u64,
@@ -161,10 +174,13 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
             .collect(),
         _ => None,
     };
-    let expected = format!("a text, or a list of up to {STOPS} texts, none of them empty");
+    let expected = format!("a text, or a list of up to {STOPS} texts");
     let texts: Option<Vec<String>> = texts;
+    // an empty field of a form is no stop text
+    let texts = texts.map(|texts| texts.into_iter().filter(|text| !text.is_empty()));
     texts
-        .filter(|texts| texts.len() <= STOPS && texts.iter().all(|text| !text.is_empty()))
+        .map(Iterator::collect)
+        .filter(|texts: &Vec<String>| texts.len() <= STOPS)
         .ok_or_else(|| fields.wrong("stop", &expected, &value))
 }
 
@@ -206,7 +222,7 @@ mod tests {
     #[test]
     fn keys_are_read() {
         let found = read(&json!({
-            "temperature": 0, "top_p": 0.5, "top_k": 40, "seed": -7, "stop": ["a", "b"], "n": 3, "stream": true,
+            "temperature": 0, "top_p": 0.5, "top_k": 40, "seed": -7, "stop": ["a", "", "b"], "n": 3.0, "stream": true,
             "stream_options": {"include_usage": true}, "user": "me", "logit_bias": {}
         }))
         .unwrap();
@@ -258,10 +274,6 @@ mod tests {
                 "`n`: expected a whole number from 1 to 128, found 129",
             ),
             (
-                json!({"stream_options": {"include_usage": true}}),
-                "`stream_options`: needs `stream`: true",
-            ),
-            (
                 json!({"stream": true, "stream_options": {"usage": true}}),
                 "`stream_options.usage`: this server does not know this key; leave it out",
             ),
@@ -270,8 +282,8 @@ mod tests {
                 "`logit_bias`: this server does not support it; leave it out",
             ),
             (
-                json!({"stop": ["a", ""]}),
-                "`stop`: expected a text, or a list of up to 16 texts, none of them empty, found [\"a\",\"\"]",
+                json!({"stop": ["a", 7]}),
+                "`stop`: expected a text, or a list of up to 16 texts, found [\"a\",7]",
             ),
         ] {
             assert_eq!(read(&request).unwrap_err().message, expected);

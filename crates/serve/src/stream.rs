@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use crate::answer::{Gone, Listener, Piece, Spoken, read};
 use crate::error::ApiError;
-use crate::routes::{Answering, Kind, Submitted, Usage};
+use crate::routes::{Answering, Kind, Usage};
 use crate::{chat, completion};
 
 /// Events that wait for a slow reader at most; then its answer waits, too.
@@ -57,11 +57,7 @@ async fn one(
         to,
         offset: 0,
     };
-    let Submitted {
-        prompt,
-        events,
-        ticket: _ticket,
-    } = answering.submit(index)?;
+    let (prompt, events) = answering.submit(index)?;
     if answering.kind == Kind::Chat && parts.send(chat::first_delta(index)).await.is_err() {
         return Ok(None);
     }
@@ -111,10 +107,11 @@ async fn all(answering: Arc<Answering>, to: Sender<Value>) {
     let answers: Vec<_> = answers.collect();
     let mut usage = Usage::of_prompts(&answering);
     let mut failure = None;
+    let mut gone = false;
     for answer in answers {
         match answer.await {
             Ok(Ok(Some(spoken))) => usage.add(&spoken),
-            Ok(Ok(None)) => {}
+            Ok(Ok(None)) => gone = true,
             Ok(Err(error)) => failure = Some(error),
             Err(error) => failure = Some(ApiError::internal(error.to_string())),
         }
@@ -126,5 +123,7 @@ async fn all(answering: Arc<Answering>, to: Sender<Value>) {
         chunk["usage"] = usage.json();
         let _ = to.send(chunk).await;
     }
-    answering.done(&usage, failure.as_ref());
+    if !gone {
+        answering.done(&usage, failure.as_ref());
+    }
 }

@@ -142,11 +142,12 @@ impl Generate {
             while running.len() < batch
                 && let Some(row) = rows.next()
             {
-                let (text, _) = running.begin(simmer_model::Asked {
+                let text = running.begin(simmer_model::Asked {
                     tokens: row.tokens.clone(),
                     max_new_tokens: length,
                     sampling: row.sampling.clone(),
                     top: 0,
+                    scores_prompt: false,
                 })?;
                 begun.push_back((row, text, nothing(), false));
             }

@@ -3,15 +3,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use simmer_model::{Asked, Chosen, Next, Running, Sampling, Stop, TextId};
+use simmer_model::{Asked, Began, Chosen, Next, Running, Sampling, Stop, TextId};
 use simmer_serve::{Event, Finish, Job, Reader, Server, Token};
 
 use crate::loaded::Loaded;
 
 /// How often a server without work looks for signals.
 const WAIT: Duration = Duration::from_millis(100);
+
+/// How long a server that ends waits for connections on which nothing is computed any more.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The models of a server, and the texts that they continue.
 pub(super) struct Engine<'a> {
@@ -23,7 +26,6 @@ pub(super) struct Engine<'a> {
 
 /// A model, and who reads each of its texts.
 struct Continued<'a> {
-    loaded: &'a Loaded,
     running: Running<'a>,
     readers: HashMap<TextId, Reader>,
 }
@@ -40,7 +42,6 @@ impl<'a> Engine<'a> {
             .iter()
             .zip(contexts)
             .map(|(loaded, context)| Continued {
-                loaded,
                 running: Running::new(&loaded.model, &loaded.eos, *context, cache_tokens),
                 readers: HashMap::new(),
             });
@@ -51,8 +52,10 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Continues texts until the server has ended. After `stop` it accepts no more requests.
-    pub(super) fn run(&mut self, jobs: &Receiver<Job>, server: &Server, stop: &AtomicBool) {
+    /// Continues texts until the server has ended. After `stop` it accepts no more requests. `false`: all texts have ended, but there
+    /// are connections that do not.
+    pub(super) fn run(&mut self, jobs: &Receiver<Job>, server: &Server, stop: &AtomicBool) -> bool {
+        let mut idle_since: Option<Instant> = None;
         let mut stopped = false;
         while !server.has_ended() {
             if !stopped && stop.load(Ordering::SeqCst) {
@@ -63,15 +66,21 @@ impl<'a> Engine<'a> {
             self.begin();
             let continued = self.models.iter_mut().map(Continued::step);
             if continued.fold(false, |any, one| any | one) {
+                idle_since = None;
                 continue;
+            }
+            let idle_since = idle_since.get_or_insert_with(Instant::now);
+            if stopped && idle_since.elapsed() > PATIENCE {
+                return false;
             }
             match jobs.recv_timeout(WAIT) {
                 Ok(job) => self.waiting.push_back(job),
                 Err(RecvTimeoutError::Timeout) => {}
                 // the server has dropped its end
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return true,
             }
         }
+        true
     }
 
     /// Takes texts that wait, as many as are continued at the same time.
@@ -90,52 +99,25 @@ impl<'a> Engine<'a> {
 }
 
 impl Continued<'_> {
-    /// Begins with a text. `false` if it has ended at once.
+    /// Begins with a text. `false` if it cannot be continued.
     fn begin(&mut self, job: Job) -> bool {
-        let reader = job.reader.clone();
-        match self.begun(job) {
-            Ok(Some(id)) => {
-                self.readers.insert(id, reader);
+        let asked = Asked {
+            tokens: job.tokens,
+            max_new_tokens: job.max_tokens,
+            sampling: sampling(&job.sampling),
+            top: job.top,
+            scores_prompt: job.scores_prompt,
+        };
+        match self.running.begin(asked) {
+            Ok(id) => {
+                self.readers.insert(id, job.reader);
                 true
             }
-            Ok(None) => {
-                reader.tell(Event::Ended(Finish::Length));
-                false
-            }
-            Err(message) => {
-                reader.tell(Event::Failed(message));
+            Err(error) => {
+                job.reader.tell(Event::Failed(error.to_string()));
                 false
             }
         }
-    }
-
-    fn begun(&mut self, job: Job) -> Result<Option<TextId>, String> {
-        let scores = if job.scores_prompt {
-            let scored = self.loaded.model.score_beside(&job.tokens, job.top);
-            let scored = scored.map_err(|error| error.to_string())?;
-            Some(scored.into_iter().map(token).collect())
-        } else {
-            None
-        };
-        let mut begun = (None, 0);
-        if job.max_tokens > 0 {
-            let asked = Asked {
-                tokens: job.tokens,
-                max_new_tokens: job.max_tokens,
-                sampling: sampling(&job.sampling),
-                top: job.top,
-            };
-            let (id, cached) = self
-                .running
-                .begin(asked)
-                .map_err(|error| error.to_string())?;
-            begun = (Some(id), cached);
-        }
-        job.reader.tell(Event::Began { cached: begun.1 });
-        if let Some(scores) = scores {
-            job.reader.tell(Event::Prompt(scores));
-        }
-        Ok(begun.0)
     }
 
     /// Continues the texts that somebody reads. `false` if there are none.
@@ -151,10 +133,20 @@ impl Continued<'_> {
         if running.is_empty() {
             return false;
         }
-        for Next { text, chosen, stop } in running.step() {
+        for next in running.step() {
+            let Next {
+                text,
+                began,
+                chosen,
+                stop,
+            } = next;
             let Some(reader) = self.readers.get(&text) else {
                 continue;
             };
+            if let Some(Began { cached, scored }) = began {
+                let scored = scored.into_iter().map(token).collect();
+                reader.tell(Event::Began { cached, scored });
+            }
             if let Some(chosen) = chosen {
                 reader.tell(Event::Token(token(chosen)));
             }

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use simmer_files::size::{counted, readable};
-use simmer_serve::{Defaults, Served, Server, Setup, listen};
+use simmer_serve::{Defaults, HeaderValue, Served, Server, Setup, listen};
 
 use self::engine::Engine;
 use self::model::{Named, cache_bytes};
@@ -115,15 +115,7 @@ impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let defaults = self.sampling.defaults()?;
         let key = key()?;
-        let origin = self.allow_origin.as_deref().map(|origin| {
-            let failed = |_| {
-                Failure::new(format!(
-                    "--allow-origin: not the origin of a web page: {origin}"
-                ))
-            };
-            origin.parse().map_err(failed)
-        });
-        let origin = origin.transpose()?;
+        let origin = self.allow_origin.as_deref().map(origin).transpose()?;
         let names = self.names()?;
         // before the model is loaded, which takes long
         let listener = listen(&self.host, self.port)?;
@@ -144,7 +136,7 @@ impl Serve {
                 key: key.clone(),
                 allowed_origin: origin,
                 most_texts: self.queue as usize,
-                log: Box::new(output::note),
+                log: Box::new(|line| output::note(&line.replace(char::is_control, " "))),
             },
             listener,
             sender,
@@ -161,8 +153,11 @@ impl Serve {
             self.cache_tokens,
             usize::from(self.together),
         );
-        engine.run(&jobs, &server, &stop);
-        Ok(server.join()?)
+        if engine.run(&jobs, &server, &stop) {
+            return Ok(server.join()?);
+        }
+        output::note("closed connections that were still open");
+        Ok(())
     }
 
     /// The names of the base model and of its adapters.
@@ -220,6 +215,7 @@ impl Serve {
             template,
             context,
             vocabulary: loaded.model.config().vocab_size,
+            longest_token: loaded.longest_token(),
             fingerprint: format!(
                 "simmer-{}",
                 &loaded.identity[..loaded.identity.len().min(12)]
@@ -252,6 +248,23 @@ impl Serve {
             names.join(", ")
         ))
     }
+}
+
+/// The origin of web pages: `*`, or a scheme with a host and perhaps a port, as browsers send it.
+fn origin(text: &str) -> Result<HeaderValue, Failure> {
+    let host = text.split_once("://").map(|(_, host)| host);
+    let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+    let parsed = HeaderValue::from_str(text)
+        .ok()
+        .filter(|_| is_origin || text == "*");
+    parsed.ok_or_else(|| {
+        let text = format!(
+            "--allow-origin: expected an origin such as https://example.org, or *, found {text}"
+        );
+        Failure::new(text).with_hint(
+            "a browser sends scheme, host and port, without a path or a slash at the end",
+        )
+    })
 }
 
 /// The key that clients have to send.

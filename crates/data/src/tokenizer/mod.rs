@@ -6,6 +6,7 @@
 
 mod bounds;
 mod byte_level;
+mod bytes;
 mod error;
 mod folder;
 mod merges;

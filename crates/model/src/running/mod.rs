@@ -22,9 +22,8 @@ use simmer_kernels::Rows;
 use self::pages::{Keys, PAGE, Pages};
 use self::seats::Seats;
 use self::text::Text;
-pub(crate) use self::text::likeliest;
 use crate::cache::KvCache;
-use crate::generate::{GenerateError, Stop, values};
+use crate::generate::{GenerateError, SCORE_CHUNK, Stop, values};
 use crate::llama::LlamaForCausalLM;
 use crate::prefix::SHORTEST;
 use crate::sampler::Sampling;
@@ -46,12 +45,14 @@ pub struct TextId(u64);
 pub struct Asked {
     /// The tokens of its prompt.
     pub tokens: Vec<u32>,
-    /// The most new tokens, at least 1.
+    /// The most new tokens; at least 1, or 0 if only the prompt is scored.
     pub max_new_tokens: usize,
     /// How its tokens are chosen.
     pub sampling: Sampling,
     /// For how many of the most likely tokens at each place log-probabilities are told.
     pub top: usize,
+    /// Whether the tokens of the prompt are scored, too.
+    pub scores_prompt: bool,
 }
 
 /// What a step found for a text.
@@ -59,13 +60,24 @@ pub struct Asked {
 pub struct Next {
     /// The text.
     pub text: TextId,
-    /// Its new token; `None` if that is an EOS token.
+    /// What is told once, before the first token.
+    pub began: Option<Began>,
+    /// Its new token; `None` if that is an EOS token, or if only the prompt is scored.
     pub chosen: Option<Chosen>,
     /// Why the text ends with it, if it does.
     pub stop: Option<Stop>,
 }
 
-/// A new token.
+/// What became of a prompt.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Began {
+    /// How many of its first tokens were in the cache already.
+    pub cached: usize,
+    /// Its tokens after the first, if they are scored.
+    pub scored: Vec<Chosen>,
+}
+
+/// A token with its log-probability.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
     /// The token.
@@ -97,6 +109,13 @@ pub struct Running<'a> {
     seats: Option<Seats<'a>>,
     /// The number of the next text.
     next: u64,
+}
+
+/// A place of a step whose logits are wanted.
+struct Wanted {
+    place: u32,
+    /// The text whose next token is scored there; `None` if the logits choose a token.
+    scored: Option<usize>,
 }
 
 /// A part of a step: which text, and how many of its tokens are computed.
@@ -145,15 +164,18 @@ impl<'a> Running<'a> {
         self.texts.len()
     }
 
-    /// Adds a text. Returns its name, and how many of its first tokens are in the cache already.
+    /// Adds a text.
     ///
     /// # Errors
     /// If its prompt is empty, longer than the context, or has tokens outside the vocabulary.
     ///
     /// # Panics
-    /// If it may get no token.
-    pub fn begin(&mut self, asked: Asked) -> Result<(TextId, usize), GenerateError> {
-        assert!(asked.max_new_tokens > 0, "a text gets at least one token");
+    /// If it gets no token, and its prompt is not scored.
+    pub fn begin(&mut self, asked: Asked) -> Result<TextId, GenerateError> {
+        assert!(
+            asked.max_new_tokens > 0 || asked.scores_prompt,
+            "a text gets at least one token"
+        );
         self.model.check_tokens(&asked.tokens)?;
         if asked.tokens.len() > self.context {
             return Err(GenerateError::TooLong {
@@ -163,18 +185,8 @@ impl<'a> Running<'a> {
         }
         let id = TextId(self.next);
         self.next += 1;
-        let tokens = &asked.tokens;
-        let seen = self
-            .ended
-            .iter()
-            .map(|ended| self.shared(tokens, &ended.tokens, &ended.keys));
-        let begun = self
-            .texts
-            .iter()
-            .map(|text| self.shared(tokens, &text.tokens, &text.keys));
-        let most = seen.chain(begun).max().unwrap_or(0);
         self.texts.push(Text::new(id, asked));
-        Ok((id, most))
+        Ok(id)
     }
 
     /// Ends a text before its time. Its keys stay for texts that begin like it.
@@ -226,13 +238,20 @@ impl<'a> Running<'a> {
         }
         let end = self.pages.end().max(self.cache.len());
         let mut tokens = Vec::with_capacity(places.len());
-        let mut last: Vec<u32> = Vec::new();
+        let mut wanted: Vec<Wanted> = Vec::new();
         for share in shares {
             let text = &self.texts[share.text];
             let computed = text.keys.len();
-            tokens.extend(&text.tokens[computed - share.count..computed]);
-            if text.pending() == 0 {
-                last.push(tokens.len() as u32 - 1);
+            for position in computed - share.count..computed {
+                let place = tokens.len() as u32;
+                tokens.push(text.tokens[position]);
+                let is_scored = text.is_to_score(position + 1);
+                if is_scored || position + 1 == text.tokens.len() {
+                    wanted.push(Wanted {
+                        place,
+                        scored: is_scored.then_some(share.text),
+                    });
+                }
             }
         }
         let rows = shares.iter().map(|share| {
@@ -245,21 +264,42 @@ impl<'a> Running<'a> {
             dropout_keys: None,
         };
         self.cache.place(places, end);
-        if last.is_empty() {
+        self.logits(&sequence, &wanted)
+    }
+
+    /// Scores the tokens of prompts that are wanted; returns the logits of the other places, `[B, V]`, row after row.
+    fn logits(&mut self, sequence: &Sequence, wanted: &[Wanted]) -> Vec<f32> {
+        let mut places: Vec<u32> = wanted.iter().map(|wanted| wanted.place).collect();
+        if places.is_empty() {
             // a forward pass returns something; nobody asks for it
-            let any = [sequence.len() as u32 - 1];
-            let _ = self.model.hidden_at(&sequence, Some(&mut self.cache), &any);
-            return Vec::new();
+            places.push(sequence.len() as u32 - 1);
         }
         let hidden = self
             .model
-            .hidden_at(&sequence, Some(&mut self.cache), &last);
-        values(self.model.logits(hidden))
+            .hidden_at(sequence, Some(&mut self.cache), &places); // [N, H]
+        let mut next = Vec::new();
+        for (chunk, wanted) in wanted.chunks(SCORE_CHUNK).enumerate() {
+            let hidden = hidden.clone().narrow(0, chunk * SCORE_CHUNK, wanted.len());
+            let logits = values(self.model.logits(hidden));
+            for (wanted, row) in wanted
+                .iter()
+                .zip(logits.chunks(self.model.config().vocab_size))
+            {
+                match wanted.scored {
+                    Some(text) => self.texts[text].score(row),
+                    None => next.extend_from_slice(row),
+                }
+            }
+        }
+        next
     }
 
     /// The same in steps of fixed operations, where the device has them and no prompt is computed.
     fn in_steps(&mut self, shares: &[Share]) -> Option<Vec<f32>> {
-        let decodes = |share: &Share| share.count == 1 && self.texts[share.text].keys.len() > 1;
+        let decodes = |share: &Share| {
+            let text = &self.texts[share.text];
+            share.count == 1 && text.pending() == 0 && text.keys.len() > 1
+        };
         if !Steps::are_for(self.model, &self.cache)
             || self.cache.is_empty()
             || !shares.iter().all(decodes)
@@ -353,28 +393,52 @@ impl<'a> Running<'a> {
 
     /// Takes over the beginning of an earlier text. `false` if one that is longer is being computed for another text.
     fn begin_like_others(&mut self, place: usize) -> bool {
+        if !self.texts[place].scored_whole() {
+            // each of its places has to be computed
+            return true;
+        }
         let tokens = &self.texts[place].tokens;
-        let ended = self.ended.iter().map(|ended| (&ended.tokens, &ended.keys));
-        let others = self
-            .texts
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != place);
-        let others = others.map(|(_, text)| (&text.tokens, &text.keys));
-        let best = ended
-            .chain(others)
-            .map(|(other, keys)| (self.shared(tokens, other, keys), keys))
-            .max_by_key(|(count, _)| *count);
-        let (count, keys) = best.map_or((0, None), |(count, keys)| (count, Some(keys.clone())));
+        let ended = self.ended.iter();
+        let ended = ended.map(|ended| self.shared(tokens, &ended.tokens, &ended.keys));
+        let ended = ended.enumerate().max_by_key(|(_, count)| *count);
+        let begun = self.texts.iter().enumerate();
+        let begun = begun
+            .filter(|(other, _)| *other != place)
+            .map(|(other, text)| {
+                let count = self.shared(tokens, &text.tokens, &text.keys);
+                (other, count)
+            });
+        let begun = begun.max_by_key(|(_, count)| *count);
+        let count_of = |found: Option<(usize, usize)>| found.map_or(0, |(_, count)| count);
+        let count = count_of(ended).max(count_of(begun));
         let waits = self.texts[..place].iter().any(|earlier| {
             earlier.pending() > 1 && common(tokens, &earlier.tokens, self.model) > count
         });
         if waits {
             return false;
         }
-        if let Some(keys) = keys.filter(|_| count >= SHORTEST) {
-            self.texts[place].keys = self.pages.beginning(&keys, count);
+        if count < SHORTEST {
+            return true;
         }
+        let keys = match (ended, begun) {
+            (Some((number, of_ended)), _) if of_ended == count => {
+                let ended = &self.ended[number];
+                if ended.keys.len() == count {
+                    // all of it: the text goes on in its last page
+                    self.ended.remove(number).map(|ended| ended.keys)
+                } else {
+                    Some(self.pages.beginning(&ended.keys, count))
+                }
+            }
+            (_, Some((other, _))) => {
+                let keys = self.texts[other].keys.clone();
+                Some(self.pages.beginning(&keys, count))
+            }
+            _ => None,
+        };
+        let text = &mut self.texts[place];
+        text.keys = keys.unwrap_or_default();
+        text.note_cached();
         true
     }
 

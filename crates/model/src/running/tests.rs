@@ -31,6 +31,7 @@ fn asked(tokens: &[u32], max_new_tokens: usize) -> Asked {
         max_new_tokens,
         sampling: Sampling::default(),
         top: 0,
+        scores_prompt: false,
     }
 }
 
@@ -66,7 +67,7 @@ fn together(running: &mut Running<'_>, texts: &[(usize, Asked)]) -> Vec<Generate
     while begun < texts.len() || !running.is_empty() {
         for (number, (when, asked)) in texts.iter().enumerate() {
             if *when == steps {
-                let (id, _) = running.begin(asked.clone()).unwrap();
+                let id = running.begin(asked.clone()).unwrap();
                 let nothing = Generated {
                     tokens: Vec::new(),
                     log_probs: Vec::new(),
@@ -167,17 +168,23 @@ fn a_beginning_that_texts_share_is_computed_once() {
     let mut running = Running::new(&model, &[], 320, 0);
     let first = asked(&prompt(1, 100), 10);
     let answer = together(&mut running, &[(0, first.clone())]).remove(0);
+    let cached = |running: &mut Running<'_>, asked: Asked| {
+        let id = running.begin(asked).unwrap();
+        let next = running.step().remove(0);
+        assert_eq!(next.text, id);
+        running.end(id);
+        next.began.unwrap().cached
+    };
     // the next message of a conversation; the last token of an answer was not computed
     let talk = [&first.tokens[..], &answer.tokens, &[1, 2, 3]].concat();
-    let (id, cached) = running.begin(asked(&talk, 6)).unwrap();
-    assert_eq!(cached, 109);
-    running.end(id);
+    let pages = running.pages.left();
+    assert_eq!(cached(&mut running, asked(&talk, 6)), 109);
+    // it went on in the last page
+    assert_eq!(running.pages.left(), pages);
     // another answer to the same message, and a text that differs early
-    let (id, cached) = running.begin(first.clone()).unwrap();
-    assert_eq!(cached, 99);
-    running.end(id);
+    assert_eq!(cached(&mut running, first.clone()), 99);
     let early = [&first.tokens[..5], &[9, 9, 9]].concat();
-    assert_eq!(running.begin(asked(&early, 6)).unwrap().1, 0);
+    assert_eq!(cached(&mut running, asked(&early, 6)), 0);
     let running = Running::new(&model, &[], 320, 0);
     let texts = [
         (0, first.clone()),
@@ -237,8 +244,8 @@ fn a_text_that_outgrows_the_short_frequencies_is_computed_again() {
 fn a_text_may_be_ended_before_its_time() {
     let model = model(&json!({}), &Device::flex());
     let mut running = Running::new(&model, &[], 320, 0);
-    let (id, _) = running.begin(asked(&prompt(1, 20), 50)).unwrap();
-    let (other, _) = running.begin(asked(&prompt(2, 20), 4)).unwrap();
+    let id = running.begin(asked(&prompt(1, 20), 50)).unwrap();
+    let other = running.begin(asked(&prompt(2, 20), 4)).unwrap();
     assert_eq!(running.step().len(), 2);
     running.end(id);
     let mut left = Vec::new();
@@ -270,6 +277,45 @@ fn the_most_likely_tokens_are_told() {
     assert_eq!(next.top.len(), 3);
     assert_eq!(next.top[0], (next.token, next.log_prob));
     assert!(next.top[0].1 >= next.top[1].1 && next.top[1].1 >= next.top[2].1);
+}
+
+/// Prompts of several steps, beside texts that are continued; also if their pages are taken from them on the way.
+#[test]
+fn prompts_are_scored() {
+    for (context, places) in [(1200, 0), (1200, 9000)] {
+        let model = model(&json!({"max_position_embeddings": 1200}), &Device::flex());
+        let mut running = Running::new(&model, &[], context, places);
+        let mut expected = BTreeMap::new();
+        for (number, length) in [700, 1, 30, 700, 1100].into_iter().enumerate() {
+            let prompt = prompt(number as u32 % 3, length);
+            let asked = Asked {
+                top: 2,
+                scores_prompt: true,
+                ..asked(&prompt, number * 20)
+            };
+            let id = running.begin(asked).unwrap();
+            expected.insert(id, (model.score(&prompt).unwrap(), prompt, number * 20));
+        }
+        let mut tokens = 0;
+        while !running.is_empty() {
+            for next in running.step() {
+                let (scores, prompt, _) = &expected[&next.text];
+                tokens += usize::from(next.chosen.is_some());
+                let Some(began) = next.began else { continue };
+                assert_eq!(began.scored.len(), scores.len());
+                for ((found, expected), token) in began.scored.iter().zip(scores).zip(&prompt[1..])
+                {
+                    assert_eq!(found.token, *token);
+                    assert!((found.log_prob - expected).abs() < 2e-4);
+                    assert_eq!(found.top.len(), 2);
+                }
+            }
+        }
+        assert_eq!(
+            tokens,
+            expected.values().map(|(_, _, most)| most).sum::<usize>()
+        );
+    }
 }
 
 #[test]

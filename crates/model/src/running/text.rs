@@ -1,7 +1,7 @@
 //! A text that is continued.
 
 use super::pages::Keys;
-use super::{Asked, Chosen, Next, TextId};
+use super::{Asked, Began, Chosen, Next, TextId};
 use crate::generate::{Stop, log_softmax_at};
 use crate::sampler::{self, Sampler};
 
@@ -17,10 +17,15 @@ pub(super) struct Text {
     left: usize,
     /// For how many of the most likely tokens the log-probabilities are told.
     top: usize,
+    /// The tokens of the prompt that are scored end here; 0 if none are.
+    scored_end: usize,
+    /// What is told before the first token; `None` afterwards.
+    began: Option<Began>,
 }
 
 impl Text {
     pub(super) fn new(id: TextId, asked: Asked) -> Self {
+        let length = asked.tokens.len();
         Self {
             id,
             tokens: asked.tokens,
@@ -28,6 +33,35 @@ impl Text {
             sampler: Sampler::new(&asked.sampling),
             left: asked.max_new_tokens,
             top: asked.top,
+            scored_end: if asked.scores_prompt { length } else { 0 },
+            began: Some(Began::default()),
+        }
+    }
+
+    /// Whether the token at a position of the prompt is scored, and was not yet.
+    pub(super) fn is_to_score(&self, position: usize) -> bool {
+        let scored = self.began.as_ref().map_or(0, |began| began.scored.len());
+        (scored + 1..self.scored_end).contains(&position)
+    }
+
+    /// Whether no token has to be scored any more.
+    pub(super) fn scored_whole(&self) -> bool {
+        !(1..self.scored_end).any(|position| self.is_to_score(position))
+    }
+
+    /// Scores the next token of the prompt from its logits, `[V]`.
+    pub(super) fn score(&mut self, logits: &[f32]) {
+        let Some(began) = &mut self.began else {
+            return;
+        };
+        let token = self.tokens[began.scored.len() + 1];
+        began.scored.push(chosen(token, logits, self.top));
+    }
+
+    /// The keys that it has now were there before.
+    pub(super) fn note_cached(&mut self) {
+        if let Some(began) = &mut self.began {
+            began.cached = self.keys.len();
         }
     }
 
@@ -38,10 +72,20 @@ impl Text {
 
     /// Chooses the next token from its logits, `[V]`.
     pub(super) fn choose(&mut self, logits: &[f32], eos: &[u32], limit: usize) -> Next {
+        let began = self.began.take();
+        if self.left == 0 {
+            return Next {
+                text: self.id,
+                began,
+                chosen: None,
+                stop: Some(Stop::Length),
+            };
+        }
         let token = self.sampler.next(logits, &self.tokens);
         if eos.contains(&token) {
             return Next {
                 text: self.id,
+                began,
                 chosen: None,
                 stop: Some(Stop::Eos(token)),
             };
@@ -53,21 +97,25 @@ impl Text {
         } else {
             (self.left == 0).then_some(Stop::Length)
         };
-        let chosen = Chosen {
-            token,
-            log_prob: log_softmax_at(logits, token),
-            top: likeliest(logits, self.top),
-        };
         Next {
             text: self.id,
-            chosen: Some(chosen),
+            began,
+            chosen: Some(chosen(token, logits, self.top)),
             stop,
         }
     }
 }
 
+fn chosen(token: u32, logits: &[f32], top: usize) -> Chosen {
+    Chosen {
+        token,
+        log_prob: log_softmax_at(logits, token),
+        top: likeliest(logits, top),
+    }
+}
+
 /// The `count` most likely tokens with their log-probabilities, the most likely first.
-pub(crate) fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+fn likeliest(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     if count == 0 {
         return Vec::new();
     }
