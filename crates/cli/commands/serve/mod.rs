@@ -261,9 +261,8 @@ fn origin(text: &str) -> Result<HeaderValue, Failure> {
         let text = format!(
             "--allow-origin: expected an origin such as https://example.org, or *, found {text}"
         );
-        Failure::new(text).with_hint(
-            "a browser sends scheme, host and port, without a path or a slash at the end",
-        )
+        Failure::new(text)
+            .with_hint("a browser sends scheme, host and port, and nothing after them")
     })
 }
 
