@@ -345,6 +345,8 @@ fn several_answers_and_stop_texts() {
     assert_eq!(texts(json!({})), whole);
     let echoed = texts(json!({"echo": true}));
     assert_eq!(echoed[3], format!("Bread is{}", whole[3]));
+    let only_echoed = texts(json!({"echo": true, "max_tokens": 0}));
+    assert_eq!(only_echoed, ["Tea is", "Tea is", "Bread is", "Bread is"]);
     // a stop text in the middle of the first answer
     let middle = whole[0].char_indices().nth(9).unwrap().0;
     let stop: String = whole[0][middle..].chars().take(3).collect();

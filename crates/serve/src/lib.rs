@@ -6,6 +6,7 @@
 //! Source: OpenAI's API reference, "Chat" and "Completions"; vLLM's OpenAI-compatible server for the keys beyond it.
 
 mod answer;
+mod answering;
 mod chat;
 mod completion;
 mod error;

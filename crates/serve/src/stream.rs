@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::sync::mpsc::{Sender, channel};
 
 use crate::answer::{Gone, Listener, Piece, Spoken, read};
+use crate::answering::{Answering, Kind, Usage};
 use crate::error::ApiError;
-use crate::routes::{Answering, Kind, Usage};
 use crate::{chat, completion};
 
 /// Events that wait for a slow reader at most; then its answer waits, too.

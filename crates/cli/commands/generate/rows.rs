@@ -11,7 +11,7 @@ use simmer_data::example::prompt_tokens;
 use simmer_data::format::{Reader, Reading};
 use simmer_data::{Content, Conversation, Origin, Role, Template};
 use simmer_kernels::{Decoding, mix};
-use simmer_model::{Generated, KeptPrefix, Prompt, Running, Sampling, Stop, TextId};
+use simmer_model::{Generated, KeptPrefix, PAGE, Prompt, Running, Sampling, Stop, TextId};
 
 use super::{Generate, Tokens, stop};
 use crate::commands::fields::Names;
@@ -134,7 +134,9 @@ impl Generate {
             .saturating_add(length)
             .saturating_add(1)
             .min(context);
-        let mut running = Running::new(&loaded.model, &loaded.eos, longest, batch * longest);
+        // a text ends in the middle of a page, and may begin in that of another one
+        let places = batch.saturating_mul(longest + 2 * PAGE);
+        let mut running = Running::new(&loaded.model, &loaded.eos, longest, places);
         let mut rows = asked.iter();
         // answers in the order of the rows, each with its text, and whether it has ended
         let mut begun: VecDeque<(&Asked, TextId, Generated, bool)> = VecDeque::new();

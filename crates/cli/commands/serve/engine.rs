@@ -99,8 +99,12 @@ impl<'a> Engine<'a> {
 }
 
 impl Continued<'_> {
-    /// Begins with a text. `false` if it cannot be continued.
+    /// Begins with a text. `false` if it is over at once, or cannot be continued.
     fn begin(&mut self, job: Job) -> bool {
+        if job.max_tokens == 0 && !job.scores_prompt {
+            job.reader.tell(Event::Ended(Finish::Length));
+            return false;
+        }
         let asked = Asked {
             tokens: job.tokens,
             max_new_tokens: job.max_tokens,

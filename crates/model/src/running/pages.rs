@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Tokens per page.
-pub(super) const PAGE: usize = 64;
+/// Tokens per page of a cache.
+pub const PAGE: usize = 64;
 
 /// The pages of a cache.
 #[derive(Debug)]

@@ -1,0 +1,309 @@
+//! A request that is answered: its prompts, its texts, and what is counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::spawn_blocking;
+
+use crate::answer::{Piece, Reading, Spoken, read};
+use crate::error::ApiError;
+use crate::job::{Event, Job, Reader};
+use crate::metrics::{Metrics, Ticket};
+use crate::server::{App, Served};
+use crate::settings::{Settings, unforeseen};
+use crate::{chat, completion};
+
+/// The two kinds of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Chat,
+    Text,
+}
+
+/// A request whose prompts are tokenised.
+pub(crate) struct Answering {
+    app: Arc<App>,
+    /// Which of the served models.
+    model: usize,
+    pub(crate) kind: Kind,
+    pub(crate) settings: Settings,
+    /// For how many of the most likely tokens log-probabilities are told; `None`: for none, and not for the token itself.
+    pub(crate) top: Option<usize>,
+    /// The tokens of each prompt, and its text.
+    prompts: Vec<(Vec<u32>, String)>,
+    /// Whether an answer begins with its prompt.
+    pub(crate) echo: bool,
+    id: String,
+    created: u64,
+    began: Instant,
+    /// Whether it is counted and logged.
+    is_done: AtomicBool,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if !self.prompts.is_empty() && !self.is_done.load(Ordering::Relaxed) {
+            let seconds = self.began.elapsed().as_secs_f64();
+            let name = &self.served().name;
+            (self.app.log)(&format!("{name}: the client has gone after {seconds:.2} s"));
+        }
+    }
+}
+
+/// The numbers of tokens of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    prompt: usize,
+    cached: usize,
+    completion: usize,
+}
+
+impl Usage {
+    pub(crate) fn of_prompts(answering: &Answering) -> Self {
+        Self {
+            prompt: answering
+                .prompts
+                .iter()
+                .map(|(tokens, _)| tokens.len())
+                .sum(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, spoken: &Spoken) {
+        self.cached += spoken.cached;
+        self.completion += spoken.tokens;
+    }
+
+    pub(crate) fn json(self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            // several answers share one prompt
+            "prompt_tokens_details": {"cached_tokens": self.cached.min(self.prompt)},
+        })
+    }
+}
+
+impl Answering {
+    pub(crate) fn new(app: Arc<App>, model: usize, kind: Kind, settings: Settings) -> Self {
+        let created = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let start = match kind {
+            Kind::Chat => "chatcmpl",
+            Kind::Text => "cmpl",
+        };
+        Self {
+            app,
+            model,
+            kind,
+            settings,
+            top: None,
+            prompts: Vec::new(),
+            echo: false,
+            id: format!("{start}-{:016x}", unforeseen()),
+            created: created.as_secs(),
+            began: Instant::now(),
+            is_done: AtomicBool::new(false),
+        }
+    }
+
+    fn served(&self) -> &Served {
+        &self.app.served[self.model]
+    }
+
+    /// # Errors
+    /// If a prompt leaves no room for an answer, or too many texts wait already.
+    fn check(&self) -> Result<(), ApiError> {
+        let context = self.served().context;
+        let key = match self.kind {
+            Kind::Chat => "messages",
+            Kind::Text => "prompt",
+        };
+        // a prompt that is only scored may fill the context
+        let most = if self.settings.max_tokens == Some(0) {
+            context
+        } else {
+            context - 1
+        };
+        if let Some((tokens, _)) = self.prompts.iter().find(|(tokens, _)| tokens.len() > most) {
+            return Err(ApiError::too_long(key, tokens.len(), context));
+        }
+        let most = self.app.most_texts;
+        if self.choices() > most {
+            let key = if self.prompts.len() > 1 {
+                "prompt"
+            } else {
+                "n"
+            };
+            let found = self.choices();
+            let message = format!("expected at most {most} answers to a request, found {found}");
+            return Err(ApiError::of(key, message));
+        }
+        let waiting = self.app.metrics.texts.load(Ordering::Relaxed) as usize;
+        if waiting + self.choices() > most {
+            return Err(ApiError::overloaded(waiting));
+        }
+        Ok(())
+    }
+
+    /// Number of answers.
+    pub(crate) fn choices(&self) -> usize {
+        self.prompts.len() * self.settings.n
+    }
+
+    /// Hands a text to the model. Returns which prompt it continues, and where its events come from.
+    pub(crate) fn submit(
+        &self,
+        index: usize,
+    ) -> Result<(usize, UnboundedReceiver<Event>), ApiError> {
+        let prompt = index / self.settings.n;
+        let (tokens, _) = &self.prompts[prompt];
+        let room = self.served().context - tokens.len();
+        let mut sampling = self.settings.sampling.clone();
+        sampling.seed = sampling.seed.wrapping_add((index % self.settings.n) as u64);
+        let (events, from) = unbounded_channel();
+        let job = Job {
+            model: self.model,
+            tokens: tokens.clone(),
+            max_tokens: self.settings.max_tokens.map_or(room, |most| most.min(room)),
+            sampling,
+            top: self.top.unwrap_or(0),
+            scores_prompt: self.echo && self.top.is_some(),
+            reader: Reader {
+                events,
+                ticket: Ticket::new(&self.app.metrics),
+            },
+        };
+        self.app.jobs.send(job).map_err(|_| ApiError::ending())?;
+        Ok((prompt, from))
+    }
+
+    /// How the answer to a prompt is read.
+    pub(crate) fn reading(&self, prompt: usize) -> Reading<'_> {
+        let (tokens, text) = &self.prompts[prompt];
+        Reading {
+            tokenizer: &self.served().tokenizer,
+            stops: &self.settings.stop,
+            prompt: tokens,
+            echo: self.echo.then_some(text.as_str()),
+            log_probs: self.top.is_some(),
+            scores_prompt: self.echo && self.top.is_some(),
+        }
+    }
+
+    async fn one(&self, index: usize) -> Result<(Value, Spoken), ApiError> {
+        let (prompt, events) = self.submit(index)?;
+        let mut whole = Piece::default();
+        let spoken = read(events, &self.reading(prompt), &mut whole).await?;
+        let spoken = spoken.ok_or_else(ApiError::ending)?;
+        let log_probs = self.top.is_some();
+        let choice = match self.kind {
+            Kind::Chat => chat::choice(index, &whole, &spoken, log_probs),
+            Kind::Text => completion::choice(index, &whole, Some(&spoken), log_probs, 0),
+        };
+        Ok((choice, spoken))
+    }
+
+    pub(crate) async fn all(&self) -> Result<(Response, Usage), ApiError> {
+        let answers = (0..self.choices()).map(|index| self.one(index));
+        let mut usage = Usage::of_prompts(self);
+        let mut choices = Vec::new();
+        for (choice, spoken) in try_join_all(answers).await? {
+            usage.add(&spoken);
+            choices.push(choice);
+        }
+        let object = match self.kind {
+            Kind::Chat => "chat.completion",
+            Kind::Text => "text_completion",
+        };
+        let mut whole = self.body(object, choices);
+        whole["usage"] = usage.json();
+        Ok((Json(whole).into_response(), usage))
+    }
+
+    /// A chunk of a stream.
+    pub(crate) fn chunk(&self, choices: Vec<Value>) -> Value {
+        let object = match self.kind {
+            Kind::Chat => "chat.completion.chunk",
+            Kind::Text => "text_completion",
+        };
+        let mut chunk = self.body(object, choices);
+        if self.settings.stream_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+
+    fn body(&self, object: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.served().name,
+            "system_fingerprint": self.served().fingerprint,
+            "choices": choices,
+        })
+    }
+
+    /// Counts and logs a request that has been answered.
+    pub(crate) fn done(&self, usage: &Usage, failure: Option<&ApiError>) {
+        self.is_done.store(true, Ordering::Relaxed);
+        let metrics = &self.app.metrics;
+        Metrics::add(&metrics.prompt_tokens, usage.prompt);
+        Metrics::add(&metrics.cached_tokens, usage.cached.min(usage.prompt));
+        Metrics::add(&metrics.generated_tokens, usage.completion);
+        let seconds = self.began.elapsed().as_secs_f64();
+        let name = &self.served().name;
+        let Usage {
+            prompt,
+            cached,
+            completion,
+        } = *usage;
+        if let Some(error) = failure {
+            Metrics::add(&metrics.failed, 1);
+            (self.app.log)(&format!(
+                "{name}: failed after {seconds:.2} s: {}",
+                error.message
+            ));
+            return;
+        }
+        (self.app.log)(&format!(
+            "{name}: {} ({cached} cached) + {completion} new in {seconds:.2} s",
+            if prompt == 1 {
+                "1 token".to_owned()
+            } else {
+                format!("{prompt} tokens")
+            }
+        ));
+    }
+
+    /// The same with its prompts, which are tokenised on a thread of their own: a long one takes a while.
+    pub(crate) async fn tokenised(
+        mut self,
+        prompts: impl FnOnce(&Served) -> Result<Vec<(Vec<u32>, String)>, ApiError> + Send + 'static,
+    ) -> Result<Self, ApiError> {
+        let (app, model) = (Arc::clone(&self.app), self.model);
+        let permit = Arc::clone(&app.tokenised).acquire_owned().await;
+        let prompts = spawn_blocking(move || {
+            let _permit = permit;
+            prompts(&app.served[model])
+        });
+        let prompts = prompts.await;
+        self.prompts = prompts.map_err(|error| ApiError::internal(error.to_string()))??;
+        if let Err(error) = self.check() {
+            // it is logged as refused
+            self.is_done.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(self)
+    }
+}
