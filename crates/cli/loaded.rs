@@ -194,14 +194,14 @@ fn same_in_training<'a>(
     };
     let precision = |adapter: &Adapter| match adapter.quantised_in_training() {
         Some(quantised) => quantised.to_string(),
-        None => "the precision that it is stored in".to_owned(),
+        None => "as it is stored".to_owned(),
     };
     let text = format!(
-        "the base model had {} in the training of {}, and {} in that of {}",
-        precision(first),
+        "the adapters were trained on the base model in different precisions: {} {}, {} {}",
         first.path.display(),
-        precision(other),
-        other.path.display()
+        precision(first),
+        other.path.display(),
+        precision(other)
     );
     Err(Failure::new(text).with_hint("choose a precision for all of them with --precision"))
 }

@@ -169,7 +169,9 @@ impl Answering {
         let (tokens, _) = &self.prompts[prompt];
         let room = self.served().context - tokens.len();
         let mut sampling = self.settings.sampling.clone();
-        sampling.seed = sampling.seed.wrapping_add((index % self.settings.n) as u64);
+        // the numbers of the first answer are those of the seed itself
+        let apart = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        sampling.seed = sampling.seed.wrapping_add(apart);
         let (events, from) = unbounded_channel();
         let job = Job {
             model: self.model,
@@ -268,6 +270,7 @@ impl Answering {
             cached,
             completion,
         } = *usage;
+        let cached = cached.min(prompt);
         if let Some(error) = failure {
             Metrics::add(&metrics.failed, 1);
             (self.app.log)(&format!(

@@ -30,13 +30,11 @@ impl ChatRequest {
         let mut fields = Fields::of_request(body)?;
         let model = fields.text("model")?;
         let messages = Messages::read(&mut fields)?;
-        if fields
-            .take("tool_choice")
-            .is_some_and(|choice| choice == "none")
-        {
+        if fields.has("tool_choice", &json!("none")) {
             // the model may call none of them
             fields.leave_out(&["tools"]);
         }
+        fields.only("tool_choice", &[json!("none"), json!("auto")])?;
         let mut settings = Settings::read(&mut fields, defaults)?;
         let older = limit(&mut fields, "max_tokens")?;
         let newer = limit(&mut fields, "max_completion_tokens")?;

@@ -35,11 +35,21 @@ impl CompletionRequest {
         let model = fields.text("model")?;
         let prompts = Plain::read(&mut fields)?;
         let mut settings = Settings::read(&mut fields, defaults)?;
-        let max_tokens = fields.count("max_tokens", 0, u64::MAX)?;
-        settings.max_tokens = Some(max_tokens.unwrap_or(NEW_TOKENS));
+        // -1 is "as many as there is room for" to llama.cpp's clients
+        let is_open = fields.has("max_tokens", &json!(-1));
+        let max_tokens = if is_open {
+            fields.leave_out(&["max_tokens"]);
+            None
+        } else {
+            fields.count("max_tokens", 0, u64::MAX)?
+        };
+        settings.max_tokens = max_tokens.or((!is_open).then_some(NEW_TOKENS));
         let echo = fields.flag("echo")?.unwrap_or(false);
         if max_tokens == Some(0) && !echo {
             return Err(ApiError::of("max_tokens", "0 new tokens need `echo`: true"));
+        }
+        if fields.has("logprobs", &json!(false)) {
+            fields.leave_out(&["logprobs"]);
         }
         let top = fields.count("logprobs", 0, MOST)?;
         fields.only("suffix", &[json!("")])?;

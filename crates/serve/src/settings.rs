@@ -15,7 +15,9 @@ const STOPS: usize = 16;
 /// The most answers to a prompt.
 const ANSWERS: u64 = 128;
 /// Keys without an effect on an answer: about the user, the account, caches of other servers, and models that think.
-const WITHOUT_EFFECT: [&str; 12] = [
+const WITHOUT_EFFECT: [&str; 14] = [
+    "include_reasoning",
+    "cache_control",
     "user",
     "reasoning_effort",
     "verbosity",
@@ -99,8 +101,7 @@ fn sampling(fields: &mut Fields, defaults: &Defaults) -> Result<Sampling, ApiErr
         None => defaults.top_k,
         // as vLLM says "all"
         Some(value) if value == json!(-1) => 0,
-        Some(value) => value
-            .as_u64()
+        Some(value) => whole(&value)
             .ok_or_else(|| fields.wrong("top_k", "a whole number from 0 on", &value))?
             as usize,
     };

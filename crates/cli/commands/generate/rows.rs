@@ -1,6 +1,5 @@
 //! Answers to the rows of a file, several at a time: each step reads the weights once for all of them.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use simmer_data::example::prompt_tokens;
 use simmer_data::format::{Reader, Reading};
 use simmer_data::{Content, Conversation, Origin, Role, Template};
 use simmer_kernels::{Decoding, mix};
-use simmer_model::{Generated, KeptPrefix, PAGE, Prompt, Running, Sampling, Stop, TextId};
+use simmer_model::{Generated, KeptPrefix, PAGE, Prompt, Running, Sampling, Texts};
 
 use super::{Generate, Tokens, stop};
 use crate::commands::fields::Names;
@@ -137,44 +136,13 @@ impl Generate {
         // a text ends in the middle of a page, and may begin in that of another one
         let places = batch.saturating_mul(longest + 2 * PAGE);
         let mut running = Running::new(&loaded.model, &loaded.eos, longest, places);
-        let mut rows = asked.iter();
-        // answers in the order of the rows, each with its text, and whether it has ended
-        let mut begun: VecDeque<(&Asked, TextId, Generated, bool)> = VecDeque::new();
-        loop {
-            while running.len() < batch
-                && let Some(row) = rows.next()
-            {
-                let text = running.begin(simmer_model::Asked {
-                    tokens: row.tokens.clone(),
-                    max_new_tokens: length,
-                    sampling: row.sampling.clone(),
-                    top: 0,
-                    scores_prompt: false,
-                })?;
-                begun.push_back((row, text, nothing(), false));
-            }
-            if running.is_empty() {
-                return Ok(());
-            }
-            for next in running.step() {
-                let found = begun.iter_mut().find(|(_, text, ..)| *text == next.text);
-                let Some((_, _, answer, ended)) = found else {
-                    continue;
-                };
-                if let Some(chosen) = next.chosen {
-                    answer.tokens.push(chosen.token);
-                    answer.log_probs.push(chosen.log_prob);
-                }
-                if let Some(stop) = next.stop {
-                    answer.stop = stop;
-                    *ended = true;
-                }
-            }
-            while let Some((row, _, answer, true)) = begun.front() {
-                write(row, answer)?;
-                begun.pop_front();
-            }
-        }
+        let mut rows = Rows {
+            asked,
+            next: asked.iter(),
+            length,
+            write,
+        };
+        running.each(batch, &mut rows)
     }
 
     /// The line of a row.
@@ -193,12 +161,31 @@ impl Generate {
     }
 }
 
-/// An answer that has no token yet.
-fn nothing() -> Generated {
-    Generated {
-        tokens: Vec::new(),
-        log_probs: Vec::new(),
-        stop: Stop::Caller,
+/// Rows that are answered one after another.
+struct Rows<'a, 'w> {
+    asked: &'a [Asked],
+    next: std::slice::Iter<'a, Asked>,
+    /// The most new tokens.
+    length: usize,
+    write: &'w mut dyn FnMut(&Asked, &Generated) -> Result<(), Failure>,
+}
+
+impl Texts for Rows<'_, '_> {
+    type Error = Failure;
+
+    fn next(&mut self) -> Option<Result<simmer_model::Asked, Failure>> {
+        let row = self.next.next()?;
+        Some(Ok(simmer_model::Asked {
+            tokens: row.tokens.clone(),
+            max_new_tokens: self.length,
+            sampling: row.sampling.clone(),
+            top: 0,
+            scores_prompt: false,
+        }))
+    }
+
+    fn done(&mut self, number: usize, answer: Generated) -> Result<(), Failure> {
+        (self.write)(&self.asked[number], &answer)
     }
 }
 

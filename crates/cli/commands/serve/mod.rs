@@ -66,8 +66,8 @@ pub(crate) struct Serve {
     context: Option<u32>,
     /// Tokens whose keys and values are kept at most, for each of the models, and at least those of one text; what is not in use
     /// is kept for prompts that begin alike
-    #[arg(long, default_value_t = 16_384, value_name = "N")]
-    cache_tokens: usize,
+    #[arg(long, default_value_t = 16_384, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1 << 30))]
+    cache_tokens: u32,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Origin (scheme and host) of web pages that may send requests from a browser; *: all
@@ -150,7 +150,7 @@ impl Serve {
         let mut engine = Engine::new(
             &loaded,
             &contexts,
-            self.cache_tokens,
+            self.cache_tokens as usize,
             usize::from(self.together),
         );
         if engine.run(&jobs, &server, &stop) {
@@ -188,9 +188,10 @@ impl Serve {
         let chosen = self.template.as_deref();
         let template = match loaded.prompt_template(chosen)? {
             Some(template) => Ok(template),
-            None => loaded
-                .template("chat")
-                .map_err(|failure| failure.to_string()),
+            None => loaded.template("chat").map_err(|failure| {
+                output::note(&format!("no chats: {failure}"));
+                "it has no chat template that can be used".to_owned()
+            }),
         };
         let limit = loaded.model.config().max_position_embeddings;
         let context = self.context.map_or(limit, |context| context as usize);
@@ -232,7 +233,7 @@ impl Serve {
         has_key: bool,
     ) -> Result<(), Failure> {
         let address = server.address();
-        let bytes = cache_bytes(loaded, self.cache_tokens, self.context);
+        let bytes = cache_bytes(loaded, self.cache_tokens as usize, self.context);
         output::note(&format!(
             "cache: up to {} for each of {}, as they are needed",
             readable(bytes),

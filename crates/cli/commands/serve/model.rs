@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use simmer_model::Running;
+
 use crate::loaded::Loaded;
 
 /// An adapter, and the name by which requests choose it.
@@ -37,8 +39,7 @@ pub(super) fn cache_bytes(loaded: &Loaded, tokens: usize, context: Option<u32>) 
     let config = loaded.model.config();
     let limit = config.max_position_embeddings;
     let context = context.map_or(limit, |context| context as usize);
-    // the room of a cache doubles
-    let tokens = tokens.max(context).next_power_of_two();
+    let tokens = Running::most_places(context, tokens);
     let keys = config.num_key_value_heads * config.head_dim * config.num_hidden_layers;
     (2 * keys * tokens * loaded.model.computes_in().size()) as u64
 }

@@ -10,6 +10,7 @@
 //!
 //! Axes: B texts of a step, V vocabulary.
 
+mod each;
 mod pages;
 mod plan;
 mod seats;
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 use rayon::prelude::*;
 use simmer_kernels::Rows;
 
+pub use self::each::Texts;
 pub use self::pages::PAGE;
 use self::pages::{Keys, Pages};
 use self::plan::Share;
@@ -136,19 +138,23 @@ impl<'a> Running<'a> {
         cache: KvCache,
     ) -> Self {
         let context = context.min(model.config().max_position_embeddings);
-        // a page that is shared in part, and one where steps of fixed rows write for rows without a text
-        let least = context + 3 * PAGE;
         Self {
             model,
             eos,
             context,
             cache,
-            pages: Pages::new(places.max(least)),
+            pages: Pages::new(places.max(least_places(context))),
             texts: Vec::new(),
             ended: VecDeque::new(),
             seats: None,
             next: 0,
         }
+    }
+
+    /// The most places of the cache of texts with up to `context` tokens, if `places` are asked for: its room doubles.
+    pub fn most_places(context: usize, places: usize) -> usize {
+        let pages = places.max(least_places(context)).div_ceil(PAGE);
+        (pages * PAGE).next_power_of_two()
     }
 
     /// Whether there is no text to continue.
@@ -328,6 +334,12 @@ impl<'a> Running<'a> {
             self.pages.release(&mut oldest.keys);
         }
     }
+}
+
+/// The places that a text needs: also of a page that is shared in part, and of one where steps of fixed rows write for rows without a
+/// text.
+fn least_places(context: usize) -> usize {
+    context + 3 * PAGE
 }
 
 #[cfg(test)]

@@ -15,35 +15,47 @@ pub(super) struct Share {
 impl Running<'_> {
     /// What the next step computes, in the order in which the texts began.
     pub(super) fn plan(&mut self) -> Vec<Share> {
+        let waits: Vec<bool> = (0..self.texts.len())
+            .map(|place| self.texts[place].keys.len() == 0 && !self.begin_like_others(place))
+            .collect();
+        let parts = self.parts_of_prompts(&waits);
         let mut shares: Vec<Share> = Vec::new();
-        let mut prompt_tokens = PROMPT_TOKENS;
         let mut pages = 0;
-        let mut place = 0;
-        while place < self.texts.len() {
-            if self.texts[place].keys.len() == 0 && !self.begin_like_others(place) {
-                place += 1;
-                continue;
-            }
+        for (place, part) in parts.into_iter().enumerate() {
             let text = &self.texts[place];
             let pending = text.pending();
             let count = match pending {
+                _ if waits[place] => 0,
                 1 => 1,
-                _ if self.is_whole(text) => pending,
-                _ => pending.min(prompt_tokens),
+                _ if part > 0 && self.is_whole(text) => pending,
+                _ => pending.min(part),
             };
             let needed = text.keys.pages_for(count);
-            if count == 0 || !self.make_room(pages + needed, place) {
-                place += 1;
-                continue;
+            if count > 0 && self.make_room(pages + needed, place) {
+                pages += needed;
+                shares.push(Share { text: place, count });
             }
-            pages += needed;
-            if pending > 1 {
-                prompt_tokens = prompt_tokens.saturating_sub(count);
-            }
-            shares.push(Share { text: place, count });
-            place += 1;
         }
         shares
+    }
+
+    /// How many tokens of each prompt a step computes: short ones are computed whole, and long ones share the rest, so that no prompt waits
+    /// for all of a longer one.
+    fn parts_of_prompts(&self, waits: &[bool]) -> Vec<usize> {
+        let texts = self.texts.iter().enumerate();
+        let prompts = texts.filter(|(place, text)| text.pending() > 1 && !waits[*place]);
+        let mut prompts: Vec<(usize, usize)> = prompts
+            .map(|(place, text)| (text.pending(), place))
+            .collect();
+        prompts.sort_unstable();
+        let mut parts = vec![0; self.texts.len()];
+        let mut left = PROMPT_TOKENS;
+        for (number, (pending, place)) in prompts.iter().enumerate() {
+            let part = (*pending).min(left / (prompts.len() - number));
+            parts[*place] = part;
+            left -= part;
+        }
+        parts
     }
 
     /// Makes at least so many pages free, without those of the texts up to `place`. `false`: that cannot be.

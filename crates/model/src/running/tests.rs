@@ -209,6 +209,25 @@ fn equal_prompts_that_begin_together_take_the_pages_of_one() {
     assert!(running.pages.end() <= 13 * PAGE, "{}", running.pages.end());
 }
 
+/// A prompt of many steps, and short ones that begin after it.
+#[test]
+fn a_short_prompt_does_not_wait_for_a_long_one() {
+    let model = model(&json!({"max_position_embeddings": 4000}), &Device::flex());
+    let mut running = Running::new(&model, &[], 4000, 0);
+    let long = running.begin(asked(&prompt(1, 3000), 2)).unwrap();
+    assert!(running.step().is_empty());
+    let short = [20, 300].map(|length| running.begin(asked(&prompt(2, length), 1)).unwrap());
+    let mut ended = Vec::new();
+    while !running.is_empty() {
+        let next = running.step().into_iter();
+        ended.extend(
+            next.filter(|next| next.stop.is_some())
+                .map(|next| next.text),
+        );
+    }
+    assert_eq!(ended, [short[0], short[1], long]);
+}
+
 #[test]
 fn texts_wait_and_are_computed_again_if_the_cache_is_full() {
     let model = model(&json!({"max_position_embeddings": 200}), &Device::flex());
