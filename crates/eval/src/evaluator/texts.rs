@@ -1,12 +1,9 @@
 //! Questions that are answered by generated text.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
-
 use simmer_data::example::prompt_tokens;
 use simmer_data::tokenizer::StopTexts;
-use simmer_kernels::{Decoding, mix};
-use simmer_model::{Generated, KeptPrefix, PAGE, Prompt, Running, Sampling, Texts};
+use simmer_kernels::mix;
+use simmer_model::{KeptPrefix, Prompt, Sampling};
 
 use super::{BATCH, Batches, Evaluator};
 use crate::answer::{Answer, Reference};
@@ -62,10 +59,6 @@ impl Evaluator<'_> {
         generation: &Generation,
         batches: &mut Batches<'_>,
     ) -> Result<(), EvalError> {
-        if generation.max_new_tokens > 0 && !Decoding::is_default(&self.model.device()) {
-            return self.one_after_another(questions, open, prompt, generation, batches);
-        }
-        // a GPU records the steps of a batch as a graph, which another text would end
         let together = (BATCH / generation.samples.max(1)).max(1);
         // the worked examples of a task are computed once
         let mut kept = KeptPrefix::default();
@@ -79,37 +72,6 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    /// Begins with the next text as soon as another one has ended.
-    fn one_after_another(
-        &self,
-        questions: &[Question],
-        open: &[usize],
-        prompt: &dyn Fn(usize) -> Result<Open, EvalError>,
-        generation: &Generation,
-        batches: &mut Batches<'_>,
-    ) -> Result<(), EvalError> {
-        let open: Vec<Open> = open
-            .iter()
-            .map(|place| prompt(*place))
-            .collect::<Result<_, _>>()?;
-        let longest = open.iter().map(|open| open.tokens.len()).max().unwrap_or(0);
-        // one more, so that the most new tokens end a text and not the context
-        let longest = (longest + generation.max_new_tokens + 1).min(self.limit());
-        let places = BATCH * (longest + 2 * PAGE);
-        let mut running = Running::new(self.model, self.eos, longest, places);
-        let mut written = Written {
-            evaluator: self,
-            questions,
-            open: &open,
-            generation,
-            batches,
-            next: 0,
-            streams: HashMap::new(),
-            texts: Vec::new(),
-        };
-        running.each(BATCH, &mut written)
-    }
-
     fn answers(
         &self,
         questions: &[Question],
@@ -119,8 +81,12 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Answer>, EvalError> {
         let samples = generation.samples.max(1);
         let sampling = texts.iter().flat_map(|text| {
-            let question = &questions[text.question];
-            (0..samples).map(|sample| sampling(question, sample, generation))
+            let number = questions[text.question].number as u64;
+            (0..samples).map(move |sample| Sampling {
+                temperature: generation.temperature,
+                seed: mix(mix(number) ^ sample as u64),
+                ..Sampling::default()
+            })
         });
         let sampling: Vec<Sampling> = sampling.collect();
         let prompts = texts
@@ -131,9 +97,13 @@ impl Evaluator<'_> {
             .map(|(tokens, sampling)| Prompt { tokens, sampling })
             .collect();
         let mut written = self.written(&prompts, generation, kept)?.into_iter();
-        let answers = texts.into_iter().map(|text| {
-            let texts = written.by_ref().take(samples).collect();
-            text.answer(&questions[text.question], texts)
+        let answers = texts.into_iter().map(|text| Answer {
+            row: questions[text.question].number,
+            asked: questions[text.question].id(),
+            texts: written.by_ref().take(samples).collect(),
+            reference: text.reference,
+            cut: text.cut,
+            ..Answer::default()
         });
         Ok(answers.collect())
     }
@@ -153,88 +123,5 @@ impl Evaluator<'_> {
                 .generate_batch_after(kept, prompts, length, self.eos, &mut on_token)?;
         let tokens = generated.iter().map(|generated| &generated.tokens[..]);
         Ok(texts.finish(tokens)?)
-    }
-}
-
-impl Open {
-    fn answer(&self, question: &Question, texts: Vec<String>) -> Answer {
-        Answer {
-            row: question.number,
-            asked: question.id(),
-            texts,
-            reference: self.reference,
-            cut: self.cut,
-            ..Answer::default()
-        }
-    }
-}
-
-/// How the tokens of one of several samples are chosen.
-fn sampling(question: &Question, sample: usize, generation: &Generation) -> Sampling {
-    Sampling {
-        temperature: generation.temperature,
-        seed: mix(mix(question.number as u64) ^ sample as u64),
-        ..Sampling::default()
-    }
-}
-
-/// Texts of questions that are generated one after another: all samples of a question follow each other.
-struct Written<'a, 'b, 'e> {
-    evaluator: &'a Evaluator<'e>,
-    questions: &'a [Question],
-    open: &'a [Open],
-    generation: &'a Generation,
-    batches: &'a mut Batches<'b>,
-    /// The number of the next text.
-    next: usize,
-    /// Those that are generated.
-    streams: HashMap<usize, StopTexts<'a>>,
-    /// Those of the first question that has no answer yet.
-    texts: Vec<String>,
-}
-
-impl Written<'_, '_, '_> {
-    fn samples(&self) -> usize {
-        self.generation.samples.max(1)
-    }
-}
-
-impl Texts for Written<'_, '_, '_> {
-    type Error = EvalError;
-
-    fn next(&mut self) -> Option<Result<simmer_model::Asked, EvalError>> {
-        let (question, sample) = (self.next / self.samples(), self.next % self.samples());
-        let open = self.open.get(question)?;
-        if let Err(interrupted) = self.batches.check() {
-            return Some(Err(interrupted));
-        }
-        let stream = StopTexts::new(self.evaluator.tokenizer, 1, &self.generation.until);
-        self.streams.insert(self.next, stream);
-        self.next += 1;
-        Some(Ok(simmer_model::Asked {
-            tokens: open.tokens.clone(),
-            max_new_tokens: self.generation.max_new_tokens,
-            sampling: sampling(&self.questions[open.question], sample, self.generation),
-            top: 0,
-            scores_prompt: false,
-        }))
-    }
-
-    fn token(&mut self, number: usize, token: u32) -> ControlFlow<()> {
-        let stream = self.streams.get_mut(&number);
-        stream.map_or(ControlFlow::Continue(()), |stream| stream.push(0, token))
-    }
-
-    fn done(&mut self, number: usize, generated: Generated) -> Result<(), EvalError> {
-        if let Some(stream) = self.streams.remove(&number) {
-            self.texts.extend(stream.finish([&generated.tokens[..]])?);
-        }
-        if self.texts.len() < self.samples() {
-            return Ok(());
-        }
-        let open = &self.open[number / self.samples()];
-        let texts = std::mem::take(&mut self.texts);
-        let answer = open.answer(&self.questions[open.question], texts);
-        (self.batches.keep)(vec![answer])
     }
 }
