@@ -526,19 +526,25 @@ fn endless() -> Value {
     json!({"model": "base", "prompt": "Tea", "max_tokens": 100_000, "temperature": 2, "stream": true})
 }
 
-/// Waits until the server computes a text, whose reader is returned.
-fn begin_endless(serving: &Serving) -> TcpStream {
+/// Waits for the first part of a text. Returns what was read, and where the rest comes from.
+fn begin_endless(serving: &Serving) -> (String, TcpStream) {
     let head = "POST /v1/completions HTTP/1.1";
-    let stream = serving.send(head, &endless().to_string());
-    serving.wait_for_texts(|texts| texts > 0);
-    stream
+    let mut stream = serving.send(head, &endless().to_string());
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains("data: ") {
+        let mut some = [0; 64];
+        let count = stream.read(&mut some).unwrap();
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&read));
+        read.extend(&some[..count]);
+    }
+    (String::from_utf8_lossy(&read).into_owned(), stream)
 }
 
 #[test]
 fn a_text_ends_when_its_client_has_gone_and_too_many_are_refused() {
     let folder = models();
     let serving = Serving::start(folder.path(), &["--queue", "1"]);
-    let stream = begin_endless(&serving);
+    let (_, stream) = begin_endless(&serving);
     let (status, answer) = serving.post("chat/completions", &chat("base", "Hi", 5));
     // the text may have ended by itself
     if serving.counter("texts") > 0 {
@@ -558,7 +564,7 @@ fn a_text_ends_when_its_client_has_gone_and_too_many_are_refused() {
 fn ctrl_c_lets_answers_end() {
     let folder = models();
     let mut serving = Serving::start(folder.path(), &[]);
-    let mut stream = begin_endless(&serving);
+    let (mut answer, mut stream) = begin_endless(&serving);
     // a client that never sends the rest of its request
     let mut stuck = TcpStream::connect(&serving.address).unwrap();
     stuck
@@ -569,8 +575,9 @@ fn ctrl_c_lets_answers_end() {
         .status()
         .unwrap();
     assert!(killed.success());
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    answer.push_str(&String::from_utf8_lossy(&rest));
     assert!(answer.contains("data: [DONE]"), "{answer}");
     let ended = serving.child.wait().unwrap();
     assert!(ended.success(), "{ended:?}");
