@@ -17,8 +17,13 @@ pub(crate) struct Reading<'a> {
     /// The text that the answer begins with, if the prompt is a part of it.
     pub(crate) echo: Option<&'a str>,
     pub(crate) log_probs: bool,
-    /// Whether the tokens of the prompt are shown with theirs, too.
-    pub(crate) scores_prompt: bool,
+}
+
+impl Reading<'_> {
+    /// Whether the tokens of the prompt are shown with their log-probabilities.
+    pub(crate) fn scores_prompt(&self) -> bool {
+        self.echo.is_some() && self.log_probs
+    }
 }
 
 /// A part of an answer: its text, and its tokens if they are asked for.
@@ -42,7 +47,7 @@ pub(crate) struct Spoken {
 #[derive(Debug)]
 pub(crate) struct Gone;
 
-/// What `read` calls with each part of an answer, and when the text has begun.
+/// What [`read`] calls with each part of an answer.
 pub(crate) trait Listener {
     /// A part of the answer.
     fn piece(&mut self, piece: Piece) -> impl Future<Output = Result<(), Gone>> + Send;
@@ -75,8 +80,9 @@ pub(crate) async fn read(
                 scored,
             } => {
                 cached = found;
-                let first = reading.prompt.first().filter(|_| reading.scores_prompt);
-                if let Some(first) = first {
+                if reading.scores_prompt()
+                    && let Some(first) = reading.prompt.first()
+                {
                     held.tokens.push(Told::first(*first, reading.tokenizer)?);
                 }
                 for token in &scored {

@@ -81,13 +81,17 @@ impl Usage {
         self.completion += spoken.tokens;
     }
 
+    /// Tokens of prompts that were in the cache: several answers share one prompt.
+    fn cached(self) -> usize {
+        self.cached.min(self.prompt)
+    }
+
     pub(crate) fn json(self) -> Value {
         json!({
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
-            // several answers share one prompt
-            "prompt_tokens_details": {"cached_tokens": self.cached.min(self.prompt)},
+            "prompt_tokens_details": {"cached_tokens": self.cached()},
         })
     }
 }
@@ -179,7 +183,7 @@ impl Answering {
             max_tokens: self.settings.max_tokens.map_or(room, |most| most.min(room)),
             sampling,
             top: self.top.unwrap_or(0),
-            scores_prompt: self.echo && self.top.is_some(),
+            scores_prompt: self.reading(prompt).scores_prompt(),
             reader: Reader {
                 events,
                 ticket: Ticket::new(&self.app.metrics),
@@ -198,7 +202,6 @@ impl Answering {
             prompt: tokens,
             echo: self.echo.then_some(text.as_str()),
             log_probs: self.top.is_some(),
-            scores_prompt: self.echo && self.top.is_some(),
         }
     }
 
@@ -261,16 +264,11 @@ impl Answering {
         self.is_done.store(true, Ordering::Relaxed);
         let metrics = &self.app.metrics;
         Metrics::add(&metrics.prompt_tokens, usage.prompt);
-        Metrics::add(&metrics.cached_tokens, usage.cached.min(usage.prompt));
+        Metrics::add(&metrics.cached_tokens, usage.cached());
         Metrics::add(&metrics.generated_tokens, usage.completion);
         let seconds = self.began.elapsed().as_secs_f64();
         let name = &self.served().name;
-        let Usage {
-            prompt,
-            cached,
-            completion,
-        } = *usage;
-        let cached = cached.min(prompt);
+        let (prompt, cached, completion) = (usage.prompt, usage.cached(), usage.completion);
         if let Some(error) = failure {
             Metrics::add(&metrics.failed, 1);
             (self.app.log)(&format!(

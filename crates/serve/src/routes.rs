@@ -23,15 +23,14 @@ pub(crate) async fn chat_completions(
     State(app): State<Arc<App>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let answering = match whole(body) {
-        Ok(body) => chat_answers(&app, &body).await,
-        Err(error) => Err(error),
-    };
-    counted(&app, answering).await
+    counted(&app, chat_answers(&app, body).await).await
 }
 
-async fn chat_answers(app: &Arc<App>, body: &[u8]) -> Result<Answering, ApiError> {
-    let request = ChatRequest::read(body, &app.defaults)?;
+async fn chat_answers(
+    app: &Arc<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Answering, ApiError> {
+    let request = ChatRequest::read(&whole(body)?, &app.defaults)?;
     let model = app.find(request.model.as_deref())?;
     let mut answering = Answering::new(Arc::clone(app), model, Kind::Chat, request.settings);
     answering.top = request.top;
@@ -46,15 +45,14 @@ pub(crate) async fn completions(
     State(app): State<Arc<App>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let answering = match whole(body) {
-        Ok(body) => text_answers(&app, &body).await,
-        Err(error) => Err(error),
-    };
-    counted(&app, answering).await
+    counted(&app, text_answers(&app, body).await).await
 }
 
-async fn text_answers(app: &Arc<App>, body: &[u8]) -> Result<Answering, ApiError> {
-    let request = CompletionRequest::read(body, &app.defaults)?;
+async fn text_answers(
+    app: &Arc<App>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Answering, ApiError> {
+    let request = CompletionRequest::read(&whole(body)?, &app.defaults)?;
     let model = app.find(request.model.as_deref())?;
     let mut answering = Answering::new(Arc::clone(app), model, Kind::Text, request.settings);
     answering.top = request.top;

@@ -53,8 +53,6 @@ impl<'a> Seats<'a> {
             },
         });
         let next: Vec<NewestToken<'_>> = next.collect();
-        cache.reserve(end);
-        cache.reach(end);
         if !Steps::fit_or_new(&mut self.steps, model, cache, &next, end) {
             return None;
         }

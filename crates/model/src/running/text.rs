@@ -1,5 +1,7 @@
 //! A text that is continued.
 
+use std::ops::Range;
+
 use super::pages::Keys;
 use super::{Asked, Began, Chosen, Next, TextId};
 use crate::generate::{Stop, log_softmax_at};
@@ -40,13 +42,18 @@ impl Text {
 
     /// Whether the token at a position of the prompt is scored, and was not yet.
     pub(super) fn is_to_score(&self, position: usize) -> bool {
-        let scored = self.began.as_ref().map_or(0, |began| began.scored.len());
-        (scored + 1..self.scored_end).contains(&position)
+        self.left_to_score().contains(&position)
     }
 
     /// Whether no token has to be scored any more.
     pub(super) fn scored_whole(&self) -> bool {
-        !(1..self.scored_end).any(|position| self.is_to_score(position))
+        self.left_to_score().is_empty()
+    }
+
+    fn left_to_score(&self) -> Range<usize> {
+        // what is told once is not scored again, if the text is computed again
+        let began = self.began.as_ref();
+        began.map_or(0..0, |began| began.scored.len() + 1..self.scored_end)
     }
 
     /// Scores the next token of the prompt from its logits, `[V]`.
