@@ -426,6 +426,12 @@ fn requests_with_mistakes_are_refused() {
         ),
         (
             "completions",
+            json!({"model": "base", "prompt": "Hi", "structured_outputs": {"json": {"type": "text"}}}),
+            400,
+            "`structured_outputs.json`: ",
+        ),
+        (
+            "completions",
             json!({"model": "base", "prompt": [99_999]}),
             400,
             "`prompt`: token 99999 is outside the model's vocabulary",
@@ -483,7 +489,7 @@ fn requests_with_mistakes_are_refused() {
         count == 61 && choice["finish_reason"] == "length" || choice["finish_reason"] == "stop",
         "{answer}"
     );
-    assert_eq!(serving.counter("requests_failed_total"), 9);
+    assert_eq!(serving.counter("requests_failed_total"), 10);
 }
 
 #[test]
@@ -612,4 +618,85 @@ fn what_cannot_be_served_is_said() {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(!done.status.success() && said.contains(expected), "{said}");
     }
+}
+
+/// A schema with strings, and how an answer that fits it is read.
+fn dish() -> Value {
+    json!({
+        "type": "object",
+        "properties": {"dish": {"type": "string", "maxLength": 12}, "warm": {"type": "boolean"}},
+        "required": ["dish", "warm"],
+        "additionalProperties": false
+    })
+}
+
+fn is_dish(text: &str) -> bool {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    value.as_object().unwrap().len() == 2 && value["dish"].is_string() && value["warm"].is_boolean()
+}
+
+#[test]
+fn answers_have_the_form_that_is_asked_for() {
+    let folder = models();
+    let serving = Serving::start(folder.path(), &[]);
+    let plain = chat("base", PROMPTS[0], 24);
+    let alone = serving.post("chat/completions", &plain).1;
+    let mut request = chat("kitchen", PROMPTS[3], 400);
+    request["temperature"] = json!(1.2);
+    request["seed"] = json!(3);
+    request["n"] = json!(4);
+    request["response_format"] =
+        json!({"type": "json_schema", "json_schema": {"name": "dish", "schema": dish()}});
+    thread::scope(|scope| {
+        // a text without a form beside them is as it is alone
+        let beside = scope.spawn(|| serving.post("chat/completions", &plain).1);
+        let (status, answer) = serving.post("chat/completions", &request);
+        assert_eq!(status, 200, "{answer}");
+        let choices = answer["choices"].as_array().unwrap();
+        assert_eq!(choices.len(), 4);
+        for choice in choices {
+            assert_eq!(choice["finish_reason"], "stop", "{choice}");
+            assert!(
+                is_dish(choice["message"]["content"].as_str().unwrap()),
+                "{choice}"
+            );
+        }
+        assert_eq!(beside.join().unwrap()["choices"], alone["choices"]);
+    });
+    request["n"] = json!(1);
+    request["stream"] = json!(true);
+    let chunks = serving.stream("chat/completions", &request);
+    let parts = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+    assert!(is_dish(&parts.collect::<String>()));
+    // too few tokens: a part of the form
+    request["stream"] = json!(false);
+    request["max_tokens"] = json!(2);
+    let answer = serving.post("chat/completions", &request).1;
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+
+    let completion = |outputs: Value| {
+        let request = json!({
+            "model": "base", "prompt": "Tea or bread?", "max_tokens": 60, "temperature": 0, "logprobs": 1,
+            "structured_outputs": outputs
+        });
+        let (status, answer) = serving.post("completions", &request);
+        assert_eq!(status, 200, "{answer}");
+        answer["choices"][0].clone()
+    };
+    let choice = completion(json!({"choice": ["tea, please", "bread, please"]}));
+    let text = choice["text"].as_str().unwrap();
+    assert!(["tea, please", "bread, please"].contains(&text), "{text}");
+    assert_eq!(choice["finish_reason"], "stop");
+    // log-probabilities are those of the model, which wants another token
+    let likely = choice["logprobs"]["top_logprobs"][0].as_object().unwrap();
+    let likely = likely
+        .values()
+        .filter_map(Value::as_f64)
+        .fold(f64::MIN, f64::max);
+    assert!(choice["logprobs"]["token_logprobs"][0].as_f64().unwrap() <= likely);
+    let year = completion(json!({"regex": "[12][0-9]{3}"}));
+    let year = year["text"].as_str().unwrap();
+    assert!(year.len() == 4 && year.parse::<u32>().is_ok(), "{year}");
 }

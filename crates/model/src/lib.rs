@@ -44,7 +44,7 @@ pub use parameters::Parameters;
 pub use placement::Placement;
 pub use prefix::{Shared, Sharing};
 pub use rotary::RotarySettings;
-pub use running::{Asked, Began, Chosen, Next, PAGE, Running, TextId, Texts};
+pub use running::{Asked, Began, Chosen, Grammar, Next, PAGE, Running, TextId, Texts};
 pub use sampler::{Sampling, SamplingError};
 pub use segments::{Group, Segment, SegmentGradients, Segments};
 pub use sequence::{Sequence, Target};

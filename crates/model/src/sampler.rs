@@ -132,6 +132,7 @@ impl Sampler {
         if (1..logits.len()).contains(&top_k) {
             let mut candidates = likeliest(&logits, top_k);
             softmax(&mut candidates, temperature);
+            candidates.retain(|(_, probability)| *probability > 0.0 || probability.is_nan());
             nucleus(&mut candidates, top_p);
             let total: f64 = candidates.iter().map(|(_, p)| p).sum();
             return at(uniform * total, &candidates).unwrap_or(candidates[candidates.len() - 1].0);
@@ -140,8 +141,8 @@ impl Sampler {
     }
 }
 
-/// Candidates are sorted if they are at least so many times as likely as the most likely one; if that is not enough, those of the
-/// next bound, and at last all. A vocabulary has tens of thousands, of which a text may take a few hundred.
+/// Candidates are sorted if they are more than so many times as likely as the most likely one; if that is not enough, those of the
+/// next bound, and at last all that can come. A vocabulary has tens of thousands, of which a text may take a few hundred.
 const FLOORS: [f64; 3] = [1e-3, 1e-6, 0.0];
 
 /// The token at a place of the distribution that is left of the softmax at a temperature, with `top_p`: `uniform` is from 0 to 1.
@@ -157,14 +158,14 @@ fn sample(logits: &[f32], temperature: f64, top_p: f64, uniform: f64) -> u32 {
     for floor in FLOORS {
         likely = (0..)
             .zip(&weights)
-            .filter(|(_, weight)| **weight >= floor)
+            .filter(|(_, weight)| **weight > floor)
             .map(|(token, weight)| (token, *weight))
             .collect();
         likely.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         for (_, weight) in &mut likely {
             *weight /= total;
         }
-        let has_all = likely.len() == weights.len();
+        let has_all = floor == 0.0;
         let mut mass = 1.0;
         if top_p < 1.0 {
             nucleus(&mut likely, top_p);
@@ -369,6 +370,25 @@ mod tests {
             .count();
         // standard error 10
         assert!((150..=250).contains(&often), "{often} of {draws}");
+    }
+
+    #[test]
+    fn tokens_that_may_not_come_are_never_drawn() {
+        let mut logits = vec![f32::NEG_INFINITY; 100];
+        (logits[3], logits[60]) = (1.0, -700.0);
+        for (top_k, top_p) in [(0, 1.0), (5, 1.0), (5, 0.9), (0, 0.9)] {
+            let sampling = Sampling {
+                temperature: 1.0,
+                top_k,
+                top_p,
+                repetition_penalty: 1.2,
+                ..Sampling::default()
+            };
+            let mut sampler = Sampler::new(&sampling);
+            for _ in 0..50 {
+                assert_eq!(sampler.next(&logits, &[3, 7]), 3);
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::answer::{Piece, Reading, Spoken, read};
 use crate::error::ApiError;
+use crate::grammar::Grammar;
 use crate::job::{Event, Job, Reader};
 use crate::metrics::{Metrics, Ticket};
 use crate::server::{App, Served};
@@ -35,6 +36,8 @@ pub(crate) struct Answering {
     pub(crate) settings: Settings,
     /// For how many of the most likely tokens log-probabilities are told; `None`: for none, and not for the token itself.
     pub(crate) top: Option<usize>,
+    /// What each answer has to be.
+    grammar: Option<Grammar>,
     /// The tokens of each prompt, and its text.
     prompts: Vec<(Vec<u32>, String)>,
     /// Whether an answer begins with its prompt.
@@ -111,6 +114,7 @@ impl Answering {
             kind,
             settings,
             top: None,
+            grammar: None,
             prompts: Vec::new(),
             echo: false,
             id: format!("{start}-{:016x}", unforeseen()),
@@ -184,6 +188,7 @@ impl Answering {
             sampling,
             top: self.top.unwrap_or(0),
             scores_prompt: self.reading(prompt).scores_prompt(),
+            grammar: self.grammar.as_ref().map(Grammar::another),
             reader: Reader {
                 events,
                 ticket: Ticket::new(&self.app.metrics),
@@ -287,19 +292,23 @@ impl Answering {
         ));
     }
 
-    /// The same with its prompts, which are tokenised on a thread of their own: a long one takes a while.
+    /// The same with its prompts and its grammar, which are read on a thread of their own: long ones take a while.
     pub(crate) async fn tokenised(
         mut self,
         prompts: impl FnOnce(&Served) -> Result<Vec<(Vec<u32>, String)>, ApiError> + Send + 'static,
     ) -> Result<Self, ApiError> {
         let (app, model) = (Arc::clone(&self.app), self.model);
         let permit = Arc::clone(&app.tokenised).acquire_owned().await;
-        let prompts = spawn_blocking(move || {
+        let form = self.settings.form.clone();
+        let read = spawn_blocking(move || {
             let _permit = permit;
-            prompts(&app.served[model])
+            let prompts = prompts(&app.served[model])?;
+            let grammar = form.map(|form| app.grammar(model, &form));
+            Ok::<_, ApiError>((prompts, grammar.transpose()?))
         });
-        let prompts = prompts.await;
-        self.prompts = prompts.map_err(|error| ApiError::internal(error.to_string()))??;
+        let read = read.await;
+        let read = read.map_err(|error| ApiError::internal(error.to_string()))?;
+        (self.prompts, self.grammar) = read?;
         if let Err(error) = self.check() {
             // it is logged as refused
             self.is_done.store(true, Ordering::Relaxed);

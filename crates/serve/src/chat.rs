@@ -50,7 +50,6 @@ impl ChatRequest {
         }
         fields.only("functions", &[json!([])])?;
         fields.only("function_call", &[json!("none"), json!("auto")])?;
-        fields.only("response_format", &[json!({"type": "text"})])?;
         fields.only("modalities", &[json!(["text"])])?;
         fields.finish()?;
         Ok(Self {

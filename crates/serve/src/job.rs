@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::grammar::Grammar;
 use crate::metrics::Ticket;
 
 /// A text to continue.
@@ -19,6 +20,8 @@ pub struct Job {
     pub top: usize,
     /// Whether the tokens of the prompt are scored, too.
     pub scores_prompt: bool,
+    /// What limits its new tokens.
+    pub grammar: Option<Grammar>,
     /// Who reads the answer.
     pub reader: Reader,
 }

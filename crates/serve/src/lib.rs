@@ -11,6 +11,8 @@ mod chat;
 mod completion;
 mod error;
 mod fields;
+mod form;
+mod grammar;
 mod job;
 mod log_probs;
 mod metrics;
@@ -23,5 +25,6 @@ mod stream;
 
 pub use axum::http::HeaderValue;
 pub use error::ServeError;
+pub use grammar::Grammar;
 pub use job::{Event, Finish, Job, Likely, Reader, Sampling, Token};
 pub use server::{Defaults, Served, Server, Setup, listen};

@@ -1,8 +1,8 @@
 //! The server: its models, its address, and its thread.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::{io, thread};
 
@@ -18,6 +18,8 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::error::{ApiError, ServeError};
+use crate::form::Form;
+use crate::grammar::{Grammar, Grammars};
 use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::routes;
@@ -44,6 +46,8 @@ pub struct Served {
     pub context: usize,
     /// Number of tokens of the vocabulary.
     pub vocabulary: usize,
+    /// The tokens that end a text.
+    pub eos: Vec<u32>,
     /// Bytes of the longest token, as the vocabulary spells it.
     pub longest_token: usize,
     /// Differs if the weights or the arithmetic do.
@@ -96,6 +100,8 @@ pub struct Setup {
 /// What the handlers of requests share.
 pub(crate) struct App {
     pub(crate) served: Vec<Served>,
+    /// For each of them what makes grammars, from the first request on that asks for one.
+    grammars: Vec<OnceLock<Result<Grammars, String>>>,
     pub(crate) defaults: Defaults,
     key: Option<String>,
     allowed_origin: Option<HeaderValue>,
@@ -160,6 +166,18 @@ impl App {
             }
         }
     }
+
+    /// What limits the answers of a model to a form.
+    pub(crate) fn grammar(&self, model: usize, form: &Form) -> Result<Grammar, ApiError> {
+        let served = &self.served[model];
+        let grammars =
+            self.grammars[model].get_or_init(|| Grammars::new(&served.tokenizer, &served.eos));
+        let failed = |problem: String| ApiError::of(&form.key, problem);
+        let grammars = grammars
+            .as_ref()
+            .map_err(|problem| failed(problem.clone()))?;
+        grammars.grammar(&form.kind).map_err(failed)
+    }
 }
 
 impl Server {
@@ -178,6 +196,7 @@ impl Server {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let app = Arc::new(App {
+            grammars: setup.served.iter().map(|_| OnceLock::new()).collect(),
             served: setup.served,
             defaults: setup.defaults,
             key: setup.key,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::fields::{Fields, whole};
+use crate::form::Form;
 use crate::job::Sampling;
 use crate::server::Defaults;
 
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     /// The most new tokens; `None`: as many as the context has room for.
     pub(crate) max_tokens: Option<usize>,
     pub(crate) stop: Vec<String>,
+    /// What each answer has to be.
+    pub(crate) form: Option<Form>,
     /// Number of answers.
     pub(crate) n: usize,
     pub(crate) stream: bool,
@@ -51,6 +54,7 @@ impl Settings {
     pub(crate) fn read(fields: &mut Fields, defaults: &Defaults) -> Result<Self, ApiError> {
         let sampling = sampling(fields, defaults)?;
         let stop = stop(fields)?;
+        let form = Form::read(fields)?;
         let n = fields.count("n", 1, ANSWERS)?.unwrap_or(1);
         let stream = fields.flag("stream")?.unwrap_or(false);
         let mut stream_usage = false;
@@ -78,6 +82,7 @@ impl Settings {
             sampling,
             max_tokens: None,
             stop,
+            form,
             n,
             stream,
             stream_usage,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use simmer_model::{Asked, Began, Chosen, Next, Running, Sampling, Stop, TextId};
+use simmer_model::{Asked, Began, Chosen, Grammar, Next, Running, Sampling, Stop, TextId};
 use simmer_serve::{Event, Finish, Job, Reader, Server, Token};
 
 use crate::loaded::Loaded;
@@ -112,7 +112,8 @@ impl Continued<'_> {
             top: job.top,
             scores_prompt: job.scores_prompt,
         };
-        match self.running.begin(asked) {
+        let grammar = job.grammar.map(|grammar| Box::new(Limited(grammar)) as _);
+        match self.running.begin_within(asked, grammar) {
             Ok(id) => {
                 self.readers.insert(id, job.reader);
                 true
@@ -143,6 +144,7 @@ impl Continued<'_> {
                 began,
                 chosen,
                 stop,
+                problem,
             } = next;
             let Some(reader) = self.readers.get(&text) else {
                 continue;
@@ -155,11 +157,25 @@ impl Continued<'_> {
                 reader.tell(Event::Token(token(chosen)));
             }
             if let Some(stop) = stop {
-                reader.tell(Event::Ended(finish(stop)));
+                reader.tell(problem.map_or(Event::Ended(finish(stop)), Event::Failed));
                 self.readers.remove(&text);
             }
         }
         true
+    }
+}
+
+/// What limits the tokens of a text to the form that its request asks for.
+#[derive(Debug)]
+struct Limited(simmer_serve::Grammar);
+
+impl Grammar for Limited {
+    fn limit(&mut self, logits: &mut [f32]) -> Result<(), String> {
+        self.0.limit(logits)
+    }
+
+    fn take(&mut self, token: u32) -> Result<bool, String> {
+        self.0.take(token)
     }
 }
 

@@ -216,6 +216,7 @@ impl Serve {
             template,
             context,
             vocabulary: loaded.model.config().vocab_size,
+            eos: loaded.eos.clone(),
             longest_token: loaded.longest_token(),
             fingerprint: format!(
                 "simmer-{}",

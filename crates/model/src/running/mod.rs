@@ -11,6 +11,7 @@
 //! Axes: B texts of a step, V vocabulary.
 
 mod each;
+mod grammar;
 mod pages;
 mod plan;
 mod seats;
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 use simmer_kernels::Rows;
 
 pub use self::each::Texts;
+pub use self::grammar::Grammar;
 pub use self::pages::PAGE;
 use self::pages::{Keys, Pages};
 use self::plan::Share;
@@ -71,6 +73,8 @@ pub struct Next {
     pub chosen: Option<Chosen>,
     /// Why the text ends with it, if it does.
     pub stop: Option<Stop>,
+    /// Why its grammar could not go on, if the text ends because of that.
+    pub problem: Option<String>,
 }
 
 /// What became of a prompt.
@@ -175,6 +179,21 @@ impl<'a> Running<'a> {
     /// # Panics
     /// If it gets no token, and its prompt is not scored.
     pub fn begin(&mut self, asked: Asked) -> Result<TextId, GenerateError> {
+        self.begin_within(asked, None)
+    }
+
+    /// Adds a text whose new tokens a grammar limits. It ends, as if the caller had stopped it, where nothing may follow.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    ///
+    /// # Panics
+    /// As [`Self::begin`].
+    pub fn begin_within(
+        &mut self,
+        asked: Asked,
+        grammar: Option<Box<dyn Grammar>>,
+    ) -> Result<TextId, GenerateError> {
         assert!(
             asked.max_new_tokens > 0 || asked.scores_prompt,
             "a text gets at least one token"
@@ -188,7 +207,7 @@ impl<'a> Running<'a> {
         }
         let id = TextId(self.next);
         self.next += 1;
-        self.texts.push(Text::new(id, asked));
+        self.texts.push(Text::new(id, asked, grammar));
         Ok(id)
     }
 

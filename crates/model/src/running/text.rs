@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pages::Keys;
-use super::{Asked, Began, Chosen, Next, TextId};
+use super::{Asked, Began, Chosen, Grammar, Next, TextId};
 use crate::generate::{Stop, log_softmax_at};
 use crate::sampler::{self, Sampler};
 
@@ -15,6 +15,7 @@ pub(super) struct Text {
     /// The tokens whose keys are in the cache are the first ones.
     pub(super) keys: Keys,
     sampler: Sampler,
+    grammar: Option<Box<dyn Grammar>>,
     /// How many tokens it may still get.
     left: usize,
     /// For how many of the most likely tokens the log-probabilities are told.
@@ -26,13 +27,14 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(super) fn new(id: TextId, asked: Asked) -> Self {
+    pub(super) fn new(id: TextId, asked: Asked, grammar: Option<Box<dyn Grammar>>) -> Self {
         let length = asked.tokens.len();
         Self {
             id,
             tokens: asked.tokens,
             keys: Keys::default(),
             sampler: Sampler::new(&asked.sampling),
+            grammar,
             left: asked.max_new_tokens,
             top: asked.top,
             scored_end: if asked.scores_prompt { length } else { 0 },
@@ -79,37 +81,60 @@ impl Text {
 
     /// Chooses the next token from its logits, `[V]`.
     pub(super) fn choose(&mut self, logits: &[f32], eos: &[u32], limit: usize) -> Next {
-        let began = self.began.take();
+        let mut next = Next {
+            text: self.id,
+            began: self.began.take(),
+            chosen: None,
+            stop: None,
+            problem: None,
+        };
         if self.left == 0 {
-            return Next {
-                text: self.id,
-                began,
-                chosen: None,
-                stop: Some(Stop::Length),
-            };
+            next.stop = Some(Stop::Length);
+            return next;
         }
-        let token = self.sampler.next(logits, &self.tokens);
+        match self.advance(logits, eos, limit) {
+            Ok((token, stop)) => {
+                next.chosen = token.map(|token| chosen(token, logits, self.top));
+                next.stop = stop;
+            }
+            Err(problem) => {
+                next.stop = Some(Stop::Caller);
+                next.problem = Some(problem);
+            }
+        }
+        next
+    }
+
+    /// Takes a token. Returns it, unless it is an EOS token, and why the text ends with it, if it does.
+    fn advance(
+        &mut self,
+        logits: &[f32],
+        eos: &[u32],
+        limit: usize,
+    ) -> Result<(Option<u32>, Option<Stop>), String> {
+        let token = match &mut self.grammar {
+            Some(grammar) => {
+                let mut limited = logits.to_vec();
+                grammar.limit(&mut limited)?;
+                self.sampler.next(&limited, &self.tokens)
+            }
+            None => self.sampler.next(logits, &self.tokens),
+        };
         if eos.contains(&token) {
-            return Next {
-                text: self.id,
-                began,
-                chosen: None,
-                stop: Some(Stop::Eos(token)),
-            };
+            return Ok((None, Some(Stop::Eos(token))));
         }
+        let grammar = self.grammar.as_mut();
+        let is_complete = grammar.map_or(Ok(false), |grammar| grammar.take(token))?;
         self.tokens.push(token);
         self.left -= 1;
-        let stop = if self.tokens.len() >= limit {
+        let stop = if is_complete {
+            Some(Stop::Caller)
+        } else if self.tokens.len() >= limit {
             Some(Stop::Context)
         } else {
             (self.left == 0).then_some(Stop::Length)
         };
-        Next {
-            text: self.id,
-            began,
-            chosen: Some(chosen(token, logits, self.top)),
-            stop,
-        }
+        Ok((Some(token), stop))
     }
 }
 
