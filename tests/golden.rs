@@ -21,6 +21,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "llama-adapter",
             "token-rows",
             "new-tokens",
+            "new-token-rows",
         ],
     ),
     (
@@ -35,6 +36,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "llama-adapter",
             "loraplus",
             "olora",
+            "olora-head",
             "token-rows",
             "new-tokens",
         ],

@@ -31,8 +31,8 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 @dataclass
 class TinyAdapter:
     """One adapter folder. `lora` are the arguments of LoraConfig, `settings` those of another `method`; B is random unless
-    `fresh` is set. `new_tokens` are first added to the tokenizer and the base model, and the tokenizer is saved with the
-    adapter. A `compact` one stores only a part of its tensors: see `compacted`."""
+    `fresh` is set. `new_tokens` are first added to the tokenizer and the base model, whose rows are padded to a multiple of `pad`, and the
+    tokenizer is saved with the adapter. A `compact` one stores only a part of its tensors: see `compacted`."""
 
     model: str
     name: str
@@ -43,8 +43,12 @@ class TinyAdapter:
     settings: dict | None = None
     fresh: bool = False
     new_tokens: tuple[str, ...] = ()
+    pad: int = 1
     compact: bool = False
 
+
+# the ends of the keys of frozen matrices
+FROZEN = ["weight", "base_layer.weight", "token_adapter.base_layer.weight"]
 
 ADAPTERS = [
     TinyAdapter(
@@ -176,6 +180,24 @@ ADAPTERS = [
         seed=22,
         steps=training.Settings(5e-3, schedule="cosine"),
     ),
+    # PEFT saves the whole matrix beside the rows, and all of it once more for the tied head
+    TinyAdapter(
+        model="tied-gqa",
+        name="new-token-rows",
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], trainable_token_indices=[104, 105]),
+        seed=24,
+        steps=training.Settings(1e-2),
+        new_tokens=("<|im_start|>", "<|im_end|>"),
+        pad=16,
+    ),
+    # PEFT saves the weight of a head that it adapts, less the start
+    TinyAdapter(
+        model="untied-mha",
+        name="olora-head",
+        lora=dict(r=2, lora_alpha=4, target_modules=["v_proj", "lm_head"], init_lora_weights="olora"),
+        seed=23,
+        steps=training.Settings(5e-3),
+    ),
 ]
 
 
@@ -191,7 +213,7 @@ def make_adapter(
     base = models.load(spec.model)
     tensors, scalars = {}, {}
     if spec.new_tokens:
-        add_tokens(base, AutoTokenizer.from_pretrained(spec.model), spec.new_tokens, folder)
+        add_tokens(base, AutoTokenizer.from_pretrained(spec.model), spec.new_tokens, folder, spec.pad)
         new = range(models.VOCAB, models.VOCAB + len(spec.new_tokens))
         ids = [token for pair in zip(golden_rows[1]["input_ids"], [*new] * 3) for token in pair]
         golden_rows = scalars["rows"] = [*golden_rows, {"input_ids": ids, "labels": ids}]
@@ -222,14 +244,15 @@ def make_adapter(
 
 
 @torch.no_grad()
-def add_tokens(base: PreTrainedModel, tokenizer, tokens: tuple[str, ...], folder: Path | None = None) -> None:
+def add_tokens(base: PreTrainedModel, tokenizer, tokens: tuple[str, ...], folder: Path | None = None, pad: int = 1) -> None:
     """As Alpaca's smart_tokenizer_and_embedding_resize: the new embedding rows are the mean of the old ones."""
     tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
     if folder is not None:
         tokenizer.save_pretrained(folder)
-    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    base.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=pad, mean_resizing=False)
+    before = len(tokenizer) - len(tokens)
     for end in {base.get_input_embeddings().weight, base.get_output_embeddings().weight}:
-        end[-len(tokens) :] = end[: -len(tokens)].mean(dim=0, keepdim=True)
+        end[before : len(tokenizer)] = end[:before].mean(dim=0, keepdim=True)
 
 
 @torch.no_grad()
@@ -296,12 +319,19 @@ def clearest_answer(model: PeftModel, prompts: list[list[int]]) -> dict:
     return {"prompt": prompt, "ids": ids}
 
 
+def shared_key(key: str, saved: dict) -> str:
+    """The key of the embedding's tensor, for a copy of it that a tied head has."""
+    shared = key.replace("lm_head.token_adapter", "model.embed_tokens.token_adapter")
+    return shared if shared in saved and torch.equal(saved[shared], saved[key]) else key
+
+
 def check_saved(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Checks that every saved tensor has a gradient and no other has one. Only A's gradient may be zero, if B is zero."""
     saved = load_file(folder / "adapter_model.safetensors")
     gradients = {key.removeprefix("grad."): value for key, value in tensors.items() if key.startswith("grad.")}
-    ends = ["model.embed_tokens.weight", "model.embed_tokens.base_layer.weight", "lm_head.weight"]
+    ends = [f"{end}.{of}" for end in ("model.embed_tokens", "lm_head") for of in FROZEN]
     frozen = saved.keys() & {f"base_model.model.{end}" for end in ends}
+    frozen |= {key for key in saved if shared_key(key, saved) != key}
     assert saved.keys() - gradients.keys() <= frozen, sorted(saved.keys() ^ gradients.keys())
     assert gradients.keys() <= saved.keys(), sorted(saved.keys() ^ gradients.keys())
     fresh = all(not value.any() for key, value in saved.items() if "lora_B" in key)

@@ -89,8 +89,9 @@ def compared(first: Path, second: Path) -> dict:
 def main() -> None:
     folders = sorted(path.parent for path in GOLDENS.glob("*/adapters/*/adapter_config.json"))
     adapters = [path for path in folders if json.loads((path.parents[1] / "config.json").read_text())["model_type"] == "llama"]
+    modules = {str(folder.relative_to(GOLDENS)): inspected(folder) for folder in adapters}
     golden = {
-        "adapters": {str(folder.relative_to(GOLDENS)): inspected(folder) for folder in adapters},
+        "adapters": {name: found for name, found in modules.items() if found},  # some have no low-rank branch
         "pairs": [{"first": a, "second": b, "modules": compared(GOLDENS / a, GOLDENS / b)} for a, b in PAIRS],
     }
     path = GOLDENS / "inspect.json"

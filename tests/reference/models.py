@@ -270,7 +270,7 @@ def load_for(adapter: Path | str, folder: Path | str, dtype: torch.dtype | str =
     if max(rows, default=0) >= model.config.vocab_size:
         model.resize_token_embeddings(max(rows) + 1, mean_resizing=False)
     with safe_open(Path(adapter, "adapter_model.safetensors"), "pt") as file:
-        for end in (".weight", ".base_layer.weight"):
+        for end in (".weight", ".base_layer.weight", ".token_adapter.base_layer.weight"):
             key = f"base_model.model.model.embed_tokens{end}"
             if key in file.keys():
                 model.resize_token_embeddings(file.get_slice(key).get_shape()[0], mean_resizing=False)

@@ -36,6 +36,9 @@ pub struct LlamaForCausalLM {
     /// Whether embedding and head differ from those of the base model on disk; the adapter holds them then.
     #[module(skip)]
     pub(crate) own_vocabulary: bool,
+    /// The modules among embedding and head whose frozen weight came with an adapter.
+    #[module(skip)]
+    pub(crate) frozen_ends: Vec<String>,
     /// Where the weights of the layers are while they are not used, if that is not in the memory of the device.
     #[module(skip)]
     pub(crate) offloaded: Option<Offloaded>,

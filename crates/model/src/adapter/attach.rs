@@ -1,33 +1,30 @@
 //! Attaches an adapter to a model: a new one from a recipe, or one from a folder in PEFT's layout.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::Module;
 use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
-use simmer_files::Existing;
 
 use super::AdapterError;
 use super::adaption_prompt::check_model;
-use super::card::Card;
 use super::config::{AdapterConfig, Bias};
 use super::continued::Continued;
 use super::init::Init;
-use super::kind::{self, AttentionStart, DORA, Kind, Start};
-use super::limits::{Limit, limits};
+use super::kind::{AttentionStart, DORA, Kind, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
+use super::saved::PeftKeys;
 use super::settings::as_setting;
-use super::since_start::as_saved;
-use super::starting_factors::factors_of_weights;
+use super::since_start::{check_peft_form, check_tied_head};
+use super::starting_factors::starting_factors;
 use super::table::AdapterTable;
-use super::targets::{Layers, Patterns, Selected, Selection, Targets, Unmatched, select};
+use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use super::tokens::{self, SelectedTokens, TokenIndices};
 use super::unmatched::check_layers;
-use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
+use crate::layer::{Linear, LmHead, RmsNorm};
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, trained};
 use crate::token_rows::TokenRows;
@@ -232,7 +229,9 @@ pub fn attach(
     let modules = layout::modules(model.config());
     let config = table.for_model(base_name, &modules);
     let selection = new_selection(table, &config, model.config())?;
-    let model = join(model, &selection, config.lora_dropout, seed, starts)?;
+    check_peft_form(&config, &selection, &model)?;
+    let start = |_: &str| false;
+    let model = join(model, &selection, config.lora_dropout, seed, starts, &start)?;
     let config = AdapterConfig {
         target_modules: Some(selection.target_modules.clone()),
         ..config
@@ -318,66 +317,6 @@ pub fn load_folder(
     join_folder(model, adapter, 0.0, None)
 }
 
-/// Saves the trainable tensors of `model` as an adapter in PEFT's layout, with a README from `card` and copies of
-/// the files `beside` (the tokenizer). If tokens were added to the base model, the full embedding and head are
-/// saved, too. Returns the programs that do not take what was saved.
-///
-/// Source: PEFT 0.21, `save_embedding_layers="auto"`. It omits an untied head beside an adapted embedding, and so
-/// loses the head's new rows; simmer always saves both.
-///
-/// # Errors
-/// If the folder cannot be written.
-pub fn save(
-    model: &LlamaForCausalLM,
-    config: &AdapterConfig,
-    folder: &Path,
-    beside: &[PathBuf],
-    card: &Card,
-    existing: Existing,
-) -> Result<Vec<Limit>, AdapterError> {
-    let shapes = model.trainable_shapes();
-    let keys = PeftKeys::new(model);
-    let mut tensors: BTreeMap<String, TensorData> = model
-        .trainable()
-        .into_iter()
-        .map(|(name, value)| {
-            let values: Vec<f32> = value.into_data().iter::<f32>().collect();
-            let data = TensorData::new(values, shapes[&name].clone());
-            (keys.of(&name), data)
-        })
-        .collect();
-    if model.own_vocabulary {
-        for (module, adapted, has_rows, weight) in ends(model) {
-            // an end with trained rows has those of all new tokens
-            if !weight.is_trained() && !has_rows {
-                let key = frozen_key(module, adapted);
-                let is_embedding = module == model.config.family.embedding.name;
-                let is_tied = model.lm_head.weight.is_none();
-                let device = model.device_of_module(None, is_embedding || is_tied);
-                tensors.insert(key, weight.tensor(&device).inner().into_data());
-            }
-        }
-    }
-    let (before, (config, tensors)) = (config, as_saved(model, config, tensors));
-    let converted = (before.kind != config.kind).then_some((before.kind.name, before.r));
-    let rows = model.config.vocab_size;
-    let vocab_size = card.vocab_size.or(model.own_vocabulary.then_some(rows));
-    let card = Card {
-        vocab_size,
-        converted,
-        ..card.clone()
-    };
-    AdapterFolder::save(folder, &config, &tensors, beside, &card, existing)?;
-    Ok(limits(&config, vocab_size.is_some()))
-}
-
-/// PEFT's key of each trainable tensor, by its name in [`LlamaForCausalLM::trainable`].
-pub fn peft_keys(model: &LlamaForCausalLM) -> BTreeMap<String, String> {
-    let keys = PeftKeys::new(model);
-    let names = model.trainable_shapes().into_keys();
-    names.map(|name| (name.clone(), keys.of(&name))).collect()
-}
-
 /// Attaches an adapter from its folder; to be trained further if `starts` is given.
 fn join_folder(
     mut model: LlamaForCausalLM,
@@ -392,12 +331,16 @@ fn join_folder(
         selection.check_trainable(adapter.config())?;
     }
     let tensors = adapter.tensors(&selection)?;
+    let is_tied = model.lm_head.weight.is_none();
+    check_tied_head(adapter, &selection, &tensors, is_tied)?;
     let device = model.device().without_autodiff();
-    model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
+    model.frozen_ends = tensors.base_weights.keys().cloned().collect();
+    model.own_vocabulary |= resized.is_some() || !model.frozen_ends.is_empty();
     replace_ends(&mut model, &tensors, resized.is_some());
     grow(&mut model, &selection)?;
     let starts = starts.unwrap_or(Starts::OfWeights);
-    let model = join(model, &selection, dropout, 0, starts)?;
+    let in_file = |module: &str| tensors.base_weights.contains_key(module);
+    let model = join(model, &selection, dropout, 0, starts, &in_file)?;
     let keys = PeftKeys::new(&model);
     let values: Parameters = model
         .trainable_shapes()
@@ -419,7 +362,8 @@ fn join_folder(
     })
 }
 
-/// Attaches new adapters to the selected modules, and makes modules to save and selected biases trainable.
+/// Attaches new adapters to the selected modules, and makes modules to save and selected biases trainable. From the weights of
+/// modules in `without_start`, the start of their adapter has been subtracted.
 ///
 /// # Errors
 /// A module of the family's table for which the model has no field.
@@ -429,11 +373,9 @@ fn join(
     dropout: f64,
     seed: u64,
     starts: Starts,
+    without_start: &dyn Fn(&str) -> bool,
 ) -> Result<LlamaForCausalLM, AdapterError> {
-    let factors = match starts {
-        Starts::OfWeights => factors_of_weights(&mut model, selection, seed)?,
-        Starts::OfCheckpoint => selection.adapted.iter().map(Selected::no_factors).collect(),
-    };
+    let factors = starting_factors(&mut model, selection, seed, starts, without_start)?;
     for (module, factors) in selection.adapted.iter().zip(&factors) {
         let is_embedding = module.kind == ModuleKind::Embedding;
         let device = model.device_of_module(module.layer, is_embedding);
@@ -519,34 +461,6 @@ fn norm_mut<'a>(
     let row = module.module;
     let norm = row.and_then(|row| model.norm_mut(module.layer, row.role));
     norm.ok_or_else(|| no_field(&module.name))
-}
-
-/// Module path of embedding and head, whether the module has a low-rank branch, whether it has trained rows, and its weight. A tied head
-/// has the embedding's weight.
-fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, bool, &Weight); 2] {
-    let embedding = &model.model.embed_tokens;
-    let Embedding {
-        weight,
-        adapter,
-        token_adapter,
-        ..
-    } = embedding;
-    let family = model.config.family;
-    let head = model.lm_head.weight.as_ref().unwrap_or(weight);
-    [
-        (
-            family.embedding.name,
-            adapter.is_some(),
-            token_adapter.is_some(),
-            weight,
-        ),
-        (
-            family.head.name,
-            model.lm_head.adapter.is_some(),
-            model.lm_head.token_rows(embedding).is_some(),
-            head,
-        ),
-    ]
 }
 
 /// Adds rows to embedding and head for tokens that the base model lacks, if the adapter has their rows alone.
@@ -658,31 +572,6 @@ fn train_module(model: &mut LlamaForCausalLM, module: &ModuleLayout) -> Result<(
         ModuleKind::Container => {}
     }
     Ok(())
-}
-
-/// Maps names of trainable tensors to PEFT's keys.
-struct PeftKeys {
-    /// Modules whose weight PEFT wraps in `base_layer`, and their bias with it.
-    adapted: BTreeSet<String>,
-}
-
-impl PeftKeys {
-    fn new(model: &LlamaForCausalLM) -> Self {
-        let adapted = model
-            .trainable_shapes()
-            .into_keys()
-            .filter_map(|name| Some(kind::split(&name)?.0.to_owned()))
-            .collect();
-        Self { adapted }
-    }
-
-    fn of(&self, name: &str) -> String {
-        let bias = name.strip_suffix(".bias");
-        match bias.filter(|module| self.adapted.contains(*module)) {
-            Some(module) => format!("base_model.model.{module}.base_layer.bias"),
-            None => format!("base_model.model.{name}"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -180,6 +180,14 @@ pub enum AdapterError {
         /// Which base model it seems to be for, as the end of the sentence.
         diagnosis: String,
     },
+    /// Copies of a tensor for the embedding and the output head that differ.
+    #[error("{}: tensors `{}` and `{}` differ; the base model uses one matrix as embedding and as output head", file.display(), tensors[0], tensors[1])]
+    Untied {
+        /// The weight file.
+        file: PathBuf,
+        /// The two tensors.
+        tensors: [String; 2],
+    },
     /// A weight that is NaN or infinite.
     #[error("{}: tensor `{tensor}`: {count} of {} NaN or infinite", file.display(), are(*of, "value"))]
     NotFinite {
@@ -309,11 +317,20 @@ impl Hint for AdapterError {
                     .to_owned(),
             ),
             Self::Pickled { source, .. } => source.hint(),
+            Self::Untied { .. } => Some(
+                "use the base model that the adapter was trained on, whose `tie_word_embeddings` was false"
+                    .to_owned(),
+            ),
             Self::Mismatch { difference, .. } => Some(mismatch(difference.as_deref())),
             Self::NotForLlama { .. } => Some(
                 "merge the adapter into its base model, and convert the merged model".to_owned(),
             ),
             Self::Gguf { source, .. } => source.hint(),
+            Self::Unsupported { found, .. } if found.contains("pissa_niter_") => Some(
+                "no program can compute the same start again; where its initial adapter was kept, PEFT's `save_pretrained` with \
+                 `path_initial_model_for_weight_conversion` saves it as plain LoRA"
+                    .to_owned(),
+            ),
             Self::Unsupported { key, found, .. } if cannot_be_merged(key, found) => {
                 Some("use it with PEFT, which cannot merge it either; or train an adapter of another type".to_owned())
             }

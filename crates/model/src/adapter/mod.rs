@@ -26,8 +26,9 @@ pub mod peft;
 mod peft_type;
 mod quantisation_error;
 mod rules;
+mod saved;
 mod settings;
-mod since_start;
+pub(crate) mod since_start;
 mod spectrum;
 mod starting_factors;
 mod table;
@@ -38,9 +39,7 @@ mod unmatched;
 mod weights;
 
 pub use adaption_prompt::{AdaptionPromptConfig, Gate, SelectedAttention};
-pub use attach::{
-    Attached, LoraConfig, Starts, attach, load, load_folder, peft_keys, save, selection,
-};
+pub use attach::{Attached, LoraConfig, Starts, attach, load, load_folder, selection};
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use continued::Continued;
@@ -51,6 +50,7 @@ pub use limits::{Limit, Program};
 pub use peft::trained_shapes;
 pub use peft_type::PeftType;
 pub use quantisation_error::make_up_for_quantisation;
+pub use saved::{peft_keys, save};
 pub use spectrum::Spectrum;
 pub use table::AdapterTable;
 pub use tokens::{ROWS, SelectedTokens, TokenIndices};

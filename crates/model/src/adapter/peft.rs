@@ -93,12 +93,12 @@ impl AdapterFolder {
         }
         warnings.extend_from_slice(weights.notes());
         if config.init().is_random() {
-            warnings.push(format!(
-                "{}: `init_lora_weights` = {}: the start is a randomised decomposition, whose random numbers are not in the file; \
-                 PEFT and simmer compute another one, and the results differ slightly",
-                folder.join(CONFIG_FILE).display(),
-                config.init_lora_weights
-            ));
+            return Err(AdapterError::Unsupported {
+                file: folder.join(CONFIG_FILE),
+                key: "init_lora_weights".to_owned(),
+                found: config.init_lora_weights.to_string(),
+                why: "the start is a randomised decomposition, whose random numbers are not in the file",
+            });
         }
         Ok(Self {
             folder: folder.into(),
@@ -195,6 +195,10 @@ impl AdapterFolder {
             let Some(name) = current_key(key, &expected, self.weights.names()) else {
                 continue;
             };
+            let name = tokens::shared_key(selection, &name).unwrap_or(name);
+            if let Some((first, other)) = keys.get(&name) {
+                check_equal(self.weights.path(), [first, key], [other, tensor])?;
+            }
             if let Some((_, shape)) = base.get(&name) {
                 expected.insert(name.clone(), shape.clone());
             }
@@ -400,6 +404,18 @@ fn current_key<'a>(
         }
     }
     Some(key.to_owned())
+}
+
+/// Checks that two copies of a tensor are equal: those of the embedding and of an output head that is tied to it.
+fn check_equal(file: &Path, keys: [&str; 2], copies: [&Tensor; 2]) -> Result<(), AdapterError> {
+    let [one, other] = copies;
+    if one.dtype == other.dtype && one.shape == other.shape && one.bytes == other.bytes {
+        return Ok(());
+    }
+    Err(AdapterError::Untied {
+        file: file.into(),
+        tensors: keys.map(str::to_owned),
+    })
 }
 
 /// The error for a file in the place of an adapter's folder.

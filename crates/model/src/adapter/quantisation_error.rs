@@ -20,11 +20,11 @@ use rayon::prelude::*;
 use simmer_checkpoint::layout::TensorLayout;
 
 use self::walk::Walk;
-use super::attach::peft_keys;
 use super::decomposition::{Matrix, Outputs, Products, Truncated, randomised};
 use super::init::{Factors, Init};
 use super::kind;
 use super::peft::KEY_PREFIX;
+use super::saved::peft_keys;
 use super::starting_factors::decomposed_together;
 use super::targets::{Selected, Selection};
 use crate::base::{Base, BaseError};

@@ -1,4 +1,4 @@
-//! Adapters that started at factors of the weights, saved as plain LoRA for the untouched base model.
+//! Adapters that started at factors of the weights: PEFT's form, and plain LoRA for the untouched base model.
 //!
 //! `s (B A - B₀ A₀) = s [B, -B₀] [A; A₀]`: twice the rank, and an alpha that leaves the scale as it is.
 //!
@@ -11,12 +11,81 @@ use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
 use serde_json::Value;
+use simmer_checkpoint::layout::ModuleKind;
 
-use super::config::AdapterConfig;
+use super::AdapterError;
+use super::config::{AdapterConfig, CONFIG_FILE};
 use super::kind::{self, LORA, pissa::START};
 use super::names::Patterns;
-use super::peft::KEY_PREFIX;
+use super::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
+use super::targets::Selection;
 use crate::llama::LlamaForCausalLM;
+
+/// Refuses `convert_to_lora = false` where PEFT would compute something else from what is saved: an output head that is tied to the
+/// embedding, from which PEFT subtracts the start, too; and one with new tokens, whose weight is saved.
+///
+/// # Errors
+/// [`AdapterError::Setting`] for `convert_to_lora`.
+pub(super) fn check_peft_form(
+    config: &AdapterConfig,
+    selection: &Selection,
+    model: &LlamaForCausalLM,
+) -> Result<(), AdapterError> {
+    let is_peft_form = config.init().is_of_weight() && !config.convert_to_lora;
+    if !is_peft_form || !has_head(selection) {
+        return Ok(());
+    }
+    let why = if model.lm_head.weight.is_none() {
+        "the output head is tied to the embedding, from which PEFT would subtract the start, too"
+    } else if model.own_vocabulary {
+        "tokens were added, and the weight of the output head is saved with the adapter, less the start"
+    } else {
+        return Ok(());
+    };
+    Err(AdapterError::Setting {
+        table: config.kind.peft.table,
+        key: "convert_to_lora",
+        why: format!("false is not possible with `lm_head` among the targets: {why}"),
+        hint: Some(
+            "remove convert_to_lora, so that plain LoRA is saved, or leave `lm_head` out of the targets".to_owned(),
+        ),
+    })
+}
+
+/// Refuses an adapter in PEFT's form for a tied output head whose weight is not in its file.
+///
+/// # Errors
+/// [`AdapterError::Unsupported`] for `init_lora_weights`.
+pub(crate) fn check_tied_head(
+    adapter: &AdapterFolder,
+    selection: &Selection,
+    tensors: &AdapterTensors,
+    is_tied: bool,
+) -> Result<(), AdapterError> {
+    let config = adapter.config();
+    if !config.init().is_of_weight() || !is_tied || !has_head(selection) {
+        return Ok(());
+    }
+    let mut adapted = selection.adapted.iter();
+    let is_saved = adapted.any(|module| {
+        module.kind == ModuleKind::OutputHead && tensors.base_weights.contains_key(&module.name)
+    });
+    if is_saved {
+        return Ok(());
+    }
+    Err(AdapterError::Unsupported {
+        file: adapter.folder().join(CONFIG_FILE),
+        key: "init_lora_weights".to_owned(),
+        found: config.init_lora_weights.to_string(),
+        why: "`lm_head` is a target and tied to the embedding; PEFT subtracts the start from both, and the file has neither",
+    })
+}
+
+/// Whether the output head is adapted.
+fn has_head(selection: &Selection) -> bool {
+    let mut adapted = selection.adapted.iter();
+    adapted.any(|module| module.kind == ModuleKind::OutputHead)
+}
 
 /// The configuration and the tensors as which an adapter is saved.
 pub(super) fn as_saved(

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use simmer_checkpoint::layout::ModuleKind;
 
 use super::AdapterError;
-use super::attach::no_field;
+use super::attach::{Starts, no_field};
 use super::init::Factors;
 use super::targets::{Selected, Selection};
 use crate::groups::groups;
@@ -22,32 +22,42 @@ pub(super) fn decomposed_together<M: AsRef<Selected>>(modules: &[M]) -> impl Ite
 
 /// The factors that the adapters of modules start with; `None` for those that do not start at factors of their weight.
 ///
+/// Those of a checkpoint are zero until it is loaded. So are those of a module in `without_start`, from whose weight the start has
+/// been subtracted.
+///
 /// # Errors
 /// A module of the family's table for which the model has no field.
-pub(super) fn factors_of_weights(
+pub(super) fn starting_factors(
     model: &mut LlamaForCausalLM,
     selection: &Selection,
     seed: u64,
+    starts: Starts,
+    without_start: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Option<Factors>>, AdapterError> {
+    let is_zero = |module: &Selected| starts == Starts::OfCheckpoint || without_start(&module.name);
     let mut found = Vec::with_capacity(selection.adapted.len());
     for modules in decomposed_together(&selection.adapted) {
-        let weights = modules.iter().map(|module| starting_weight(model, module));
+        let weights = modules.iter().map(|module| {
+            let is_computed = module.init.is_of_weight() && !is_zero(module);
+            let weight = is_computed.then(|| starting_weight(model, module));
+            weight.transpose()
+        });
         let weights: Vec<Option<Vec<f32>>> = weights.collect::<Result<_, _>>()?;
         let factors = modules.par_iter().zip(weights);
-        let factors = factors.map(|(module, weight)| module.factors(&weight?, seed));
+        let factors = factors.map(|(module, weight)| match weight {
+            Some(weight) => module.factors(&weight, seed),
+            None => module.no_factors(),
+        });
         found.extend(factors.collect::<Vec<_>>());
     }
     Ok(found)
 }
 
-/// The elements of a weight that an adapter starts at; `None` if it does not.
+/// The elements of a weight that an adapter starts at.
 fn starting_weight(
     model: &mut LlamaForCausalLM,
     module: &Selected,
-) -> Result<Option<Vec<f32>>, AdapterError> {
-    if !module.init.is_of_weight() {
-        return Ok(None);
-    }
+) -> Result<Vec<f32>, AdapterError> {
     let is_embedding = module.kind == ModuleKind::Embedding;
     let device = model.device_of_module(module.layer, is_embedding);
     let weight = if module.kind == ModuleKind::OutputHead {
@@ -57,5 +67,5 @@ fn starting_weight(
         &linear.ok_or_else(|| no_field(&module.name))?.weight
     };
     let values = weight.tensor(&device).inner().into_data();
-    Ok(Some(values.iter::<f32>().collect()))
+    Ok(values.iter::<f32>().collect())
 }

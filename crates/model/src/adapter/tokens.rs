@@ -16,8 +16,9 @@ use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use super::config::AdapterConfig;
 use super::kind::MergedRows;
 use super::names::Patterns;
+use super::peft::KEY_PREFIX;
 use super::rules::is_end;
-use super::targets::{Selected, SelectionError};
+use super::targets::{Selected, Selection, SelectionError};
 use crate::numbers::widen;
 
 /// The key in PEFT's configuration and in recipes.
@@ -251,6 +252,17 @@ pub(crate) fn check_new(
             }
         )),
     }
+}
+
+/// The key of the embedding's tensor that one of a tied output head is a copy of. PEFT saves both when the vocabulary was resized.
+pub(super) fn shared_key(selection: &Selection, key: &str) -> Option<String> {
+    let of_kind = |kind| selection.tokens.iter().find(move |of| of.kind == kind);
+    let embedding = of_kind(ModuleKind::Embedding)?;
+    let mut ends = selection.ends.iter();
+    let head = ends.find(|end| end.kind == ModuleKind::OutputHead && end.tied)?;
+    let path = key.strip_prefix(KEY_PREFIX)?.strip_prefix(&head.name)?;
+    let is_rows = path == ROWS || path == FROZEN;
+    is_rows.then(|| format!("{KEY_PREFIX}{}{path}", embedding.name))
 }
 
 /// A head that is tied to the embedding follows it.

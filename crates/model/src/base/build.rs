@@ -87,6 +87,7 @@ pub(super) fn build(
         config: config.clone(),
         places: placement.places().clone(),
         own_vocabulary: false,
+        frozen_ends: Vec::new(),
         offloaded: None,
     })
 }

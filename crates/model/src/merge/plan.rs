@@ -15,6 +15,7 @@ use crate::adapter::AdapterError;
 use crate::adapter::init::Factors;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterTensors, KEY_PREFIX};
+use crate::adapter::since_start::check_tied_head;
 use crate::adapter::targets::{Selected, Selection};
 use crate::adapter::tokens::{self, ReplacedRows};
 use crate::numbers::to_f64;
@@ -166,6 +167,7 @@ impl<'a> OfAdapter<'a> {
         }
         let selection = folder.select(&layout::modules(config))?;
         let tensors = folder.tensors(&selection)?;
+        check_tied_head(folder, &selection, &tensors, config.tie_word_embeddings)?;
         Ok(Self {
             folder: folder.folder(),
             weight: *weight,
@@ -252,11 +254,12 @@ impl<'a> OfAdapter<'a> {
         if !module.init.is_of_weight() {
             return Ok(None);
         }
-        let [rows, _] = module.shape;
-        let weight = match origin {
-            Origin::Base(name) => self.weights.rows(name)?.floats(0..rows)?,
-            Origin::Adapter(data) => data.iter::<f32>().collect(),
+        let Origin::Base(name) = origin else {
+            // PEFT has subtracted the start from a weight that it saves
+            return Ok(module.no_factors());
         };
+        let [rows, _] = module.shape;
+        let weight = self.weights.rows(name)?.floats(0..rows)?;
         // the seed of a randomised start is not in an adapter's files
         Ok(module.factors(&weight, 0))
     }

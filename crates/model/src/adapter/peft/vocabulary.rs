@@ -8,7 +8,7 @@ use simmer_checkpoint::config::ModelConfig;
 use simmer_files::size::counted;
 
 use super::{AdapterFolder, BASE_WEIGHT, KEY_PREFIX, MOST_TOKENS};
-use crate::adapter::tokens::TokenIndices;
+use crate::adapter::tokens::{self, TokenIndices};
 
 impl AdapterFolder {
     /// Sets the vocabulary size of a base model's configuration to that of the adapter, if the adapter holds the
@@ -50,7 +50,8 @@ impl AdapterFolder {
             }
         };
         let [embedding, head] = [base.family.embedding.name, base.family.head.name];
-        let frozen = |module| rows(module, BASE_WEIGHT);
+        // the frozen matrix beside an adapter, or beside trained rows
+        let frozen = |module| rows(module, BASE_WEIGHT).or_else(|| rows(module, tokens::FROZEN));
         let whole = |module| rows(module, ".weight").or_else(|| frozen(module));
         let shared = frozen(embedding).or_else(|| frozen(head));
         match (whole(embedding), whole(head), shared) {
