@@ -567,7 +567,7 @@ fn an_evaluation_goes_on_where_it_was_interrupted() {
     .unwrap();
     let other = eval(folder.path(), &[&tasks[..], &["--out", "parts"]].concat());
     assert!(
-        said(&other).contains("results of another evaluation: the weights differs"),
+        said(&other).contains("results of another evaluation, of which is different: the weights"),
         "{}",
         said(&other)
     );
@@ -577,7 +577,7 @@ fn an_evaluation_goes_on_where_it_was_interrupted() {
     assert!(half.status.success(), "{}", said(&half));
     let wide = eval(folder.path(), &[&tasks[..], &["--out", "parts"]].concat());
     assert!(
-        said(&wide).contains("the weights differs"),
+        said(&wide).contains("of which is different: the weights"),
         "{}",
         said(&wide)
     );
@@ -703,7 +703,7 @@ fn what_is_wrong_is_said() {
     error: task `user_oriented`: found none of its files in ./tests/goldens/eval/data: user_oriented_instructions.jsonl, self_instruct/user_oriented_instructions.jsonl
     hint: set the data folder with --data; docs/guide/evaluating.md lists where to download each set
     ");
-    insta::assert_snapshot!(wrong(&["--tasks", "crows_pairs", "--shots", "2"]), @"error: task `crows_pairs`: 2 few-shot examples requested, but the task has none");
+    insta::assert_snapshot!(wrong(&["--tasks", "crows_pairs", "--shots", "2"]), @"error: task `crows_pairs`: few-shot examples requested: 2, but the task has none");
     insta::assert_snapshot!(wrong(&[]), @"error: no task given; use --tasks NAME,..., --suite NAME or --file FILE");
     std::fs::write(
         folder.path().join("rows.jsonl"),
@@ -717,12 +717,24 @@ fn what_is_wrong_is_said() {
     hint: remove --shots
     ");
     insta::assert_snapshot!(file(&["--chat"]), @"
-    error: --chat would not be used: none of the tasks generates answers
+    error: --chat would not be used: the answers to the rows of --file are generated greedily, in the prompts of --template
     hint: remove --chat; --template chat applies the chat template to the rows of --file
     ");
     insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--samples", "4"]), @"
     error: --samples would not be used: none of the tasks generates answers
     hint: remove --samples
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--run-code"]), @"
+    error: --run-code would not be used: the answers of none of the tasks are programs
+    hint: remove --run-code
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--scorer", "cat"]), @"
+    error: --scorer would not be used: none of the tasks has answers that a program of yours scores
+    hint: remove --scorer
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "gsm8k_cot", "--pass-at", "2"]), @"
+    error: --pass-at would not be used: the answers of none of the tasks are programs
+    hint: remove --pass-at
     ");
     std::fs::write(folder.path().join("mine.md"), "# Mine\n").unwrap();
     insta::assert_snapshot!(file(&["--markdown", "mine.md"]), @"
@@ -749,6 +761,14 @@ fn what_is_wrong_is_said() {
     )
     .unwrap();
     insta::assert_snapshot!(wrong(&["--tasks", "mine.toml"]), @"error: ./tests/goldens/eval/data/mc/piqa_valid.jsonl: row 1 (line 1): `answer`: expected a number from 0 to 1, found 7");
+    std::fs::write(folder.path().join("mine.toml"), "files = []\n").unwrap();
+    insta::assert_snapshot!(wrong(&["--tasks", "./mine.toml"]), @"
+    error: task `./mine.toml`: TOML parse error at line 1, column 1
+      |
+    1 | files = []
+      | ^
+    missing field `about`
+    ");
     std::fs::write(
         folder.path().join("mine.toml"),
         task.replace("gaol", "goal"),
@@ -756,6 +776,80 @@ fn what_is_wrong_is_said() {
     .unwrap();
     let mine = eval(folder.path(), &["--tasks", "mine.toml", "--json"]);
     assert!(mine.status.success(), "{}", said(&mine));
+}
+
+#[test]
+fn what_a_row_lacks_is_not_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = |task: &str, file: &str, row: &str, more: &[&str]| {
+        let path = folder.path().join("data").join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, row).unwrap();
+        let args = ["--tasks", task, "--data", "data"];
+        let base = tiny();
+        let args = [&["eval", "--base", &base][..], &args, more].concat();
+        let output = simmer(folder.path(), &args);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        said(&output)
+    };
+    let scene = |label: &str, ending: &str| {
+        let file = "hellaswag/validation.jsonl";
+        let row = format!(
+            r#"{{"activity_label": "a", "ctx_a": "b", "ctx_b": "c", "endings": ["x", {ending}], "label": {label}}}"#
+        );
+        wrong("hellaswag", file, &row, &[])
+    };
+    let passage = |answer: &str, question: &str| {
+        let row = format!(r#"{{"passage": "p", "question": {question}, "answer": {answer}}}"#);
+        wrong("boolq", "boolq/validation.jsonl", &row, &[])
+    };
+    let social = r#"{"context": null, "question": "q", "answerA": "a", "answerB": "b", "answerC": "c", "label": "1"}"#;
+    let truthful = |task: &str, labels: &str| {
+        let key = task.replace("truthfulqa_", "");
+        let row = format!(
+            r#"{{"question": "q", "{key}_targets": {{"choices": ["a", "b", "c"], "labels": {labels}}}}}"#
+        );
+        let file = "truthful_qa/multiple_choice/validation.jsonl";
+        wrong(task, file, &row, &[])
+    };
+    let mut messages = vec![
+        scene("1.5", r#""y""#),
+        scene(r#""B""#, r#""y""#),
+        scene("null", r#""y""#),
+        scene("1", "null"),
+        passage(r#""perhaps""#, r#""q""#),
+        passage("true", "null"),
+        passage("true", r#"["q"]"#),
+        wrong("social_iqa", "siqa/validation.jsonl", social, &[]),
+        truthful("truthfulqa_mc1", "[0, 1]"),
+        truthful("truthfulqa_mc2", "[1, 2, 0]"),
+    ];
+    let shot = r#"{"passage": "p", "question": null, "answer": true}"#;
+    std::fs::write(
+        folder.path().join("data/boolq/train.jsonl"),
+        format!("{shot}\n{shot}\n"),
+    )
+    .unwrap();
+    let row = r#"{"passage": "p", "question": "q", "answer": true}"#;
+    messages.push(wrong(
+        "boolq",
+        "boolq/validation.jsonl",
+        row,
+        &["--shots", "1"],
+    ));
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    error: data/hellaswag/validation.jsonl: row 1 (line 1): `answer` cannot be filled from this row: invalid operation: expected a whole number, found 1.5: {{ whole_number }}
+    error: data/hellaswag/validation.jsonl: row 1 (line 1): `answer` cannot be filled from this row: invalid operation: expected a whole number, found "B": {{ whole_number }}
+    error: data/hellaswag/validation.jsonl: row 1 (line 1): `answer` cannot be filled from this row: invalid operation: expected a whole number, found null: {{ whole_number }}
+    error: data/hellaswag/validation.jsonl: row 1 (line 1): `choices` cannot be filled from this row: invalid operation: expected a text, found null: {{ map('trim') }}
+    error: data/boolq/validation.jsonl: row 1 (line 1): `answer` cannot be filled from this row: invalid operation: expected true or false, found "perhaps": {{ truth }}
+    error: data/boolq/validation.jsonl: row 1 (line 1): `prompt` cannot be filled from this row: invalid operation: expected a text, found null: {{ question }}
+    error: data/boolq/validation.jsonl: row 1 (line 1): `prompt` cannot be filled from this row: invalid operation: expected a text, found a list: {{ question }}
+    error: data/siqa/validation.jsonl: row 1 (line 1): `prompt` cannot be filled from this row: invalid operation: expected a text, found null: {{ context }}
+    error: data/truthful_qa/multiple_choice/validation.jsonl: row 1 (line 1): `answer` cannot be filled from this row: invalid operation: expected 0 or 1 for each of 3 choices, found [0,1]: {{ ones(mc1_targets.choices) }}
+    error: data/truthful_qa/multiple_choice/validation.jsonl: row 1 (line 1): `answer` cannot be filled from this row: invalid operation: expected 0 or 1, found 2: {{ ones(mc2_targets.choices) }}
+    error: data/boolq/train.jsonl: row 2 (line 2): `prompt` cannot be filled from this row: invalid operation: expected a text, found null: {{ question }}
+    "#);
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "K", value_parser = one_or_more)]
     samples: Option<usize>,
     /// Sampling temperature of --samples
-    #[arg(long, value_name = "T", default_value_t = 0.7, requires = "samples")]
+    #[arg(long, value_name = "T", default_value_t = 0.7, value_parser = temperature, requires = "samples")]
     temperature: f64,
     #[command(flatten)]
     tools: ToolArgs,
@@ -116,6 +116,12 @@ pub(crate) struct Eval {
 fn suite(text: &str) -> Result<&'static Suite, String> {
     let names: Vec<&str> = Suite::names().collect();
     Suite::named(text).ok_or_else(|| format!("expected {}, found {text}", names.join(" or ")))
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| format!("expected a number, 0 or more, found {text}"))
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {
@@ -267,16 +273,25 @@ impl Eval {
         let generates = asked.iter().any(|asked| asked.task.generation.is_some());
         let of_tasks =
             "the rows of --file have no few-shot examples, and one form of prompts and metrics";
-        let of_texts = "none of the tasks generates answers";
+        let of_texts = if only_file {
+            "the answers to the rows of --file are generated greedily, in the prompts of --template"
+        } else {
+            "none of the tasks generates answers"
+        };
         let unused = [
             ("--shots", only_file && self.shots.is_some(), of_tasks),
             ("--protocol", only_file && self.protocol.is_some(), of_tasks),
             ("--samples", !generates && self.samples.is_some(), of_texts),
             ("--chat", !generates && self.chat, of_texts),
         ];
-        match unused.into_iter().find(|(_, unused, _)| *unused) {
+        let of_tools = self.tools.unused(asked.iter().map(|asked| &asked.task));
+        // a suite leaves out the tasks whose files are missing
+        let of_tools = of_tools.filter(|_| self.suite.is_none());
+        let unused = unused.into_iter().filter(|(_, unused, _)| *unused);
+        let mut unused = unused.map(|(option, _, why)| (option, why)).chain(of_tools);
+        match unused.next() {
             None => Ok(()),
-            Some((option, _, why)) => {
+            Some((option, why)) => {
                 let hint = if option == "--chat" && only_file {
                     "remove --chat; --template chat applies the chat template to the rows of --file"
                         .to_owned()
@@ -295,7 +310,18 @@ impl Eval {
             if self.tasks.iter().any(|known| known == name) {
                 continue;
             }
-            let task = self.settled(Task::named(name)?)?;
+            let task = match self.settled(Task::named(name)?) {
+                Ok(task) => task,
+                Err(failure) if lacks_shots(&failure) => {
+                    left_out(
+                        suite.name,
+                        name,
+                        "it has fewer few-shot examples than --shots",
+                    );
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             if let Some(why) = self.tools.lacks(&task) {
                 left_out(suite.name, name, why);
                 continue;
@@ -572,6 +598,12 @@ fn named(error: EvalError) -> Failure {
         EvalError::Data(error) => hinted(error),
         other => other.into(),
     }
+}
+
+/// Whether a task has fewer few-shot examples than requested.
+fn lacks_shots(failure: &Failure) -> bool {
+    let cause = failure.downcast_ref::<EvalError>();
+    matches!(cause, Some(EvalError::TooFewShots { .. }))
 }
 
 /// Whether another rank reports why this one has ended.

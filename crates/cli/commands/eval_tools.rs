@@ -74,6 +74,28 @@ impl ToolArgs {
         None
     }
 
+    /// The first of these options that none of the tasks uses, and why.
+    pub(crate) fn unused<'a>(
+        &self,
+        tasks: impl Iterator<Item = &'a Task>,
+    ) -> Option<(&'static str, &'static str)> {
+        let tasks: Vec<&Task> = tasks.collect();
+        let runs = tasks.iter().any(|task| task.runs_code());
+        let scored = tasks.iter().any(|task| task.needs_scorer());
+        let of_programs = "the answers of none of the tasks are programs";
+        let unused = [
+            ("--run-code", self.run_code && !runs, of_programs),
+            ("--pass-at", !self.pass_at.is_empty() && !runs, of_programs),
+            (
+                "--scorer",
+                self.scorer.is_some() && !scored,
+                "none of the tasks has answers that a program of yours scores",
+            ),
+        ];
+        let first = unused.into_iter().find(|(_, is_unused, _)| *is_unused);
+        first.map(|(option, _, why)| (option, why))
+    }
+
     /// The task with the K of --pass-at.
     pub(crate) fn settled(&self, task: Task) -> Result<Task, Failure> {
         if self.pass_at.is_empty() || !task.runs_code() {

@@ -341,7 +341,7 @@ mod tests {
         answers.add(vec![answer(0)]).unwrap();
         let error = Answers::open(&path, &asking("b")).unwrap_err().to_string();
         assert!(
-            error.ends_with("results of another evaluation: the weights differs"),
+            error.ends_with("results of another evaluation, of which is different: the weights"),
             "{error}"
         );
         fs::write(&path, "{}\n").unwrap();

@@ -44,6 +44,16 @@ pub enum EvalError {
         /// What is wrong.
         problem: String,
     },
+    /// A task has fewer few-shot examples than requested.
+    #[error("task `{name}`: few-shot examples requested: {count}, but the task has {found}")]
+    TooFewShots {
+        /// The task.
+        name: String,
+        /// How many were requested.
+        count: usize,
+        /// How many it has, or `none`.
+        found: String,
+    },
     /// The LLaMA paper has no results for the task.
     #[error("task `{name}`: the LLaMA paper does not report it")]
     NotInPaper {
@@ -122,7 +132,7 @@ pub enum EvalError {
     #[error(transparent)]
     Generate(#[from] GenerateError),
     /// The results file belongs to another evaluation.
-    #[error("{}: results of another evaluation: {what} differs", path.display())]
+    #[error("{}: results of another evaluation, of which is different: {what}", path.display())]
     OtherResults {
         /// The file.
         path: PathBuf,
@@ -152,6 +162,17 @@ impl EvalError {
         Self::Row {
             origin: origin.clone(),
             problem: problem.to_string(),
+        }
+    }
+
+    /// The error of a task that is in a file.
+    pub(crate) fn in_file(self, file: &str) -> Self {
+        match self {
+            Self::Task { problem, .. } => Self::Task {
+                name: file.to_owned(),
+                problem,
+            },
+            other => other,
         }
     }
 

@@ -1,14 +1,15 @@
 //! Short Jinja templates over the fields of a row.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
+use minijinja::value::{Rest, Serde, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters};
 use serde::Serialize;
 use simmer_hint::Hint;
 
 use super::jinja::{self, Clock, STEPS, within_steps};
 
-/// Named Jinja templates and expressions over the fields of a row. A field that the row does not have is an error.
+/// Named Jinja templates and expressions over the fields of a row. A field that the row does not have is an error, and so is one that
+/// is null or a list where a text is expected.
 #[derive(Debug)]
 pub struct Blanks {
     env: Environment<'static>,
@@ -49,8 +50,45 @@ impl Default for Blanks {
         if let Ok(syntax) = syntax {
             env.set_syntax(syntax);
         }
+        env.set_formatter(print_text);
+        refuse_null(&mut env);
         Self { env }
     }
+}
+
+/// Writes a text, a number or a truth value.
+fn print_text(out: &mut Output<'_>, state: &mut State, value: &Value) -> Result<(), Error> {
+    let found = match value.kind() {
+        ValueKind::None => "null",
+        ValueKind::Seq | ValueKind::Iterable => "a list",
+        ValueKind::Map => "an object",
+        _ => return jinja::print(out, state, value),
+    };
+    Err(expected_text(found))
+}
+
+/// Replaces the filters that make a text of null by ones that refuse it.
+fn refuse_null(env: &mut Environment<'static>) {
+    env.add_filter("any trim", filters::trim);
+    env.add_filter("any replace", filters::replace);
+    env.add_filter("any lower", filters::lower);
+    env.add_filter("any upper", filters::upper);
+    env.add_filter("any title", filters::title);
+    env.add_filter("any capitalize", filters::capitalize);
+    for name in ["trim", "replace", "lower", "upper", "title", "capitalize"] {
+        let of_any = format!("any {name}");
+        env.add_filter(name, move |state: &mut State, args: Rest<Value>| {
+            if args.first().is_some_and(Value::is_none) {
+                return Err(expected_text("null"));
+            }
+            state.apply_filter(&of_any, &args)
+        });
+    }
+}
+
+fn expected_text(found: &str) -> Error {
+    let problem = format!("expected a text, found {found}");
+    Error::new(ErrorKind::InvalidOperation, problem)
 }
 
 impl Blanks {
@@ -194,6 +232,43 @@ mod tests {
             blanks.value("choices", "choices[1:]", &row).unwrap(),
             json!(["y"])
         );
+    }
+
+    #[test]
+    fn null_and_lists_are_not_texts() {
+        let mut blanks = Blanks::default();
+        let row =
+            json!({"text": null, "list": ["a"], "object": {"a": 1}, "number": 1.5, "truth": true});
+        for (source, expected) in [
+            ("{{ text }}", Err("null")),
+            ("{{ list }}", Err("a list")),
+            ("{{ object }}", Err("an object")),
+            ("{{ text | trim }}", Err("null")),
+            ("{{ text | lower }}", Err("null")),
+            (
+                "{{ ['x', text] | map('replace', 'x', 'y') | join }}",
+                Err("null"),
+            ),
+            ("{{ list | join }} {{ object.a }}", Ok("a 1")),
+            (
+                "{{ number }} {{ truth }}{% if text is none %} -{% endif %}",
+                Ok("1.5 True -"),
+            ),
+            ("{{ ' B ' | trim | lower }}", Ok("b")),
+        ] {
+            blanks.add("prompt", source).unwrap();
+            let found = blanks
+                .fill("prompt", &row)
+                .map_err(|error| error.to_string());
+            match expected {
+                Ok(text) => assert_eq!(found.as_deref(), Ok(text), "{source}"),
+                Err(what) => {
+                    let message = found.unwrap_err();
+                    let problem = format!("expected a text, found {what}");
+                    assert!(message.contains(&problem), "{source}: {message}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chrono::{Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, escape_formatter};
+use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
 
 use super::python;
 use crate::stack::deep;
@@ -89,6 +89,14 @@ impl Clock {
     }
 }
 
+/// Writes a value as Python prints it.
+pub(super) fn print(out: &mut Output<'_>, state: &mut State, value: &Value) -> Result<(), Error> {
+    match python::text(state, value)? {
+        Some(text) => escape_formatter(out, state, &Value::from(text)),
+        None => escape_formatter(out, state, value),
+    }
+}
+
 /// An environment that behaves like that of transformers, for use with [`within_steps`].
 pub(super) fn environment(clock: Clock) -> Environment<'static> {
     let mut env = Environment::new();
@@ -104,11 +112,7 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     // Their output for nested lists grows with the square of the nesting.
     env.remove_filter("pprint");
     env.remove_global("debug");
-    // Python prints some values in its own way.
-    env.set_formatter(|out, state, value| match python::text(state, value)? {
-        Some(text) => escape_formatter(out, state, &Value::from(text)),
-        None => escape_formatter(out, state, value),
-    });
+    env.set_formatter(print);
     env.add_filter("string", python::string);
     env.add_filter("int", python::int);
     env.add_filter("float", python::to_float);

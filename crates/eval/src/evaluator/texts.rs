@@ -83,9 +83,8 @@ impl Evaluator<'_> {
         let sampling = texts.iter().flat_map(|text| {
             let number = questions[text.question].number as u64;
             (0..samples).map(move |sample| Sampling {
-                temperature: generation.temperature,
                 seed: mix(mix(number) ^ sample as u64),
-                ..Sampling::default()
+                ..generation.sampling()
             })
         });
         let sampling: Vec<Sampling> = sampling.collect();

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use simmer_data::{Content, Conversation, Origin};
 use simmer_ifeval::PythonRandom;
 
+use super::filters::whole;
 use super::texts::{Texts, text};
 use super::{Asked, Pair, Question, Shot, Turns, rows};
 use crate::error::EvalError;
@@ -190,9 +191,7 @@ impl Texts<'_> {
         }
         let drawn = random.sample(found, count).into_iter();
         let others = drawn.filter(|at| !(shots.spare && rows::same(&self.shots[*at], fields)));
-        let examples = others
-            .take(shots.count)
-            .map(|at| self.example(shots, origin, at));
+        let examples = others.take(shots.count).map(|at| self.example(shots, at));
         examples.collect()
     }
 
@@ -203,11 +202,11 @@ impl Texts<'_> {
         origin: &Origin,
         same: Option<&str>,
     ) -> Result<Vec<Arc<Shot>>, EvalError> {
-        let sames = self.sames(origin)?.iter().enumerate();
+        let sames = self.sames()?.iter().enumerate();
         let found = sames.filter(|(_, of_shot)| of_shot.as_deref() == same);
         let examples = found
             .take(shots.count)
-            .map(|(at, _)| self.example(shots, origin, at));
+            .map(|(at, _)| self.example(shots, at));
         let examples = examples.collect::<Result<Vec<_>, _>>()?;
         let count = examples.len();
         if count < shots.count {
@@ -222,22 +221,22 @@ impl Texts<'_> {
     }
 
     /// The value of `shots.same` for each row of examples, computed once.
-    fn sames(&self, origin: &Origin) -> Result<&[Option<String>], EvalError> {
+    fn sames(&self) -> Result<&[Option<String>], EvalError> {
         if let Some(known) = self.sames.get() {
             return Ok(known);
         }
-        let sames = self.shots.iter();
-        let sames = sames.map(|shot| self.optional(text::SAME, origin, shot));
+        let sames = self.shot_places.iter().zip(&self.shots);
+        let sames = sames.map(|(origin, shot)| self.optional(text::SAME, origin, shot));
         let sames = sames.collect::<Result<Vec<_>, _>>()?;
         Ok(self.sames.get_or_init(|| sames))
     }
 
     /// The few-shot example of row `at`; each row is filled in once.
-    fn example(&self, shots: &Shots, origin: &Origin, at: usize) -> Result<Arc<Shot>, EvalError> {
+    fn example(&self, shots: &Shots, at: usize) -> Result<Arc<Shot>, EvalError> {
         if let Some(known) = self.rendered.borrow().get(&at) {
             return Ok(known.clone());
         }
-        let (question, answer) = self.shot(origin, &self.shots[at])?;
+        let (question, answer) = self.shot(&self.shot_places[at], &self.shots[at])?;
         let shot = Arc::new(Shot {
             question,
             answer,
@@ -309,7 +308,7 @@ fn right_ones(value: &Value, choices: usize) -> Result<Vec<usize>, String> {
         other => std::slice::from_ref(other),
     };
     let numbers = items.iter().map(|item| {
-        let number = item.as_u64().map(|number| number as usize);
+        let number = whole(item).and_then(|number| usize::try_from(number).ok());
         let number = number.filter(|number| *number < choices);
         number.ok_or_else(|| format!("expected a number from 0 to {}, found {item}", choices - 1))
     });

@@ -1,6 +1,7 @@
 //! Questions made from the rows of a task: prompts, choices and right answers.
 
 mod fill;
+mod filters;
 mod literal;
 mod rows;
 mod texts;
@@ -19,7 +20,7 @@ use crate::task::{Instruction, Task};
 use rows::read;
 use texts::Texts;
 
-pub(crate) use texts::add_filters;
+pub(crate) use filters::add_filters;
 pub use turns::{Shot, Turns};
 
 /// One row of a task.

@@ -5,17 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use fancy_regex::Regex;
 use serde_json::{Map, Value};
 use simmer_data::Origin;
 use simmer_data::template::Blanks;
 use simmer_ifeval::PythonRandom;
 
-use super::literal;
+use super::filters::add_filters;
 use super::rows::{self, Rows, read};
 use super::turns::Shot;
 use crate::error::EvalError;
-use crate::metric::boxed;
 use crate::task::Task;
 
 /// The names of a task's templates.
@@ -37,6 +35,8 @@ pub(super) struct Texts<'a> {
     pub(super) blanks: Blanks,
     tables: Vec<(&'a str, &'a str, Rows)>,
     pub(super) shots: Vec<Map<String, Value>>,
+    /// Where each of these rows is.
+    pub(super) shot_places: Vec<Origin>,
     /// The few-shot examples, by the value of `shots.same`: questions share them.
     pub(super) examples: RefCell<BTreeMap<Option<String>, Vec<Arc<Shot>>>>,
     /// Each few-shot example, by its row: questions share them, also if each has its own.
@@ -70,26 +70,33 @@ impl<'a> Texts<'a> {
             blanks,
             tables,
             shots: Vec::new(),
+            shot_places: Vec::new(),
             examples: RefCell::default(),
             rendered: RefCell::default(),
             sames: OnceCell::new(),
             drawn: seed.map(|seed| RefCell::new(PythonRandom::new(seed))),
         };
-        texts.shots = texts.read_shots(folder)?;
+        let shots = texts.read_shots(folder)?;
+        (texts.shot_places, texts.shots) = shots.into_iter().unzip();
         Ok(texts)
     }
 
-    fn read_shots(&self, folder: &Path) -> Result<Vec<Map<String, Value>>, EvalError> {
+    fn read_shots(&self, folder: &Path) -> Result<Vec<rows::Row>, EvalError> {
         let Some(shots) = self.task.shots.as_ref().filter(|shots| shots.count > 0) else {
             return Ok(Vec::new());
         };
         if shots.files.is_empty() {
-            let rows = shots.rows.iter().map(rows::of_toml);
+            let of_task = format!("[shots] of task `{}`", self.task.name);
+            let file: Arc<Path> = Arc::from(Path::new(&of_task));
+            let rows = shots.rows.iter().zip(1..);
+            let rows = rows.map(|(table, row)| {
+                let file = Arc::clone(&file);
+                (Origin { file, row, line: 0 }, rows::of_toml(table))
+            });
             return Ok(rows.collect());
         }
         let rows = read(self.task, &shots.files, folder)?;
-        let rows = rows.into_iter().map(|row| Ok(self.completed(row)?.1));
-        rows.collect()
+        rows.into_iter().map(|row| self.completed(row)).collect()
     }
 
     /// A row with the fields that the task renames and adds.
@@ -196,52 +203,6 @@ impl<'a> Texts<'a> {
         }
         Ok(texts)
     }
-}
-
-/// Adds the filters of tasks.
-pub(crate) fn add_filters(blanks: &mut Blanks) {
-    blanks.add_filter("python", literal::value_of);
-    blanks.add_filter("boxed", in_box);
-    blanks.add_filter("full_stop", with_full_stop);
-    blanks.add_filter_with("without", without);
-    blanks.add_filter_with("position", position);
-}
-
-/// A text without what matches a pattern.
-fn without(text: &Value, pattern: &Value) -> Result<Value, String> {
-    let (Value::String(text), Value::String(pattern)) = (text, pattern) else {
-        return Err(format!(
-            "expected a text and a pattern, found {text} and {pattern}"
-        ));
-    };
-    let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
-    Ok(pattern.replace_all(text, "").into_owned().into())
-}
-
-/// Where a value stands in a list, from 0.
-fn position(list: &Value, value: &Value) -> Result<Value, String> {
-    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    let found = items.iter().position(|item| item == value);
-    let found = found.ok_or_else(|| format!("expected one of {list}, found {value}"))?;
-    Ok(found.into())
-}
-
-/// A text, or each of several, with a full stop at its end.
-fn with_full_stop(value: &Value) -> Result<Value, String> {
-    match value {
-        Value::String(text) if text.ends_with('.') => Ok(value.clone()),
-        Value::String(text) => Ok(format!("{text}.").into()),
-        Value::Array(items) => items.iter().map(with_full_stop).collect(),
-        other => Err(format!("expected texts, found {other}")),
-    }
-}
-
-/// The answer in the last box of a solution in LaTeX.
-fn in_box(solution: &Value) -> Result<Value, String> {
-    let found = solution.as_str().and_then(boxed);
-    let found =
-        found.ok_or_else(|| format!(r"expected a text with \boxed{{...}}, found {solution}"))?;
-    Ok(found.into())
 }
 
 /// The templates of a task with their names.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use simmer_model::Sampling;
+
 use super::{Extraction, Normalisation, Task, TextMetric};
 
 /// A prompt to continue.
@@ -74,8 +76,18 @@ impl Generation {
         std::iter::once(samples).chain(fewer.copied()).collect()
     }
 
-    /// What a metric needs must be there.
+    /// How its answers are sampled, except for their seeds.
+    pub(crate) fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            ..Sampling::default()
+        }
+    }
+
+    /// What a metric needs must be there, and the temperature in its range.
     pub(super) fn check(&self) -> Result<(), String> {
+        let sampling = self.sampling().check();
+        sampling.map_err(|error| format!("[generation]: {error}"))?;
         let needs = [
             (TextMetric::PassAtK, "pass_at_k", "program", &self.program),
             (TextMetric::Similarity, "similarity", "wrong", &self.wrong),

@@ -222,7 +222,8 @@ impl Task {
                 }
             })?;
             let stem = Path::new(name).file_stem().unwrap_or_default();
-            return Self::parse(&stem.to_string_lossy(), &text);
+            let parsed = Self::parse(&stem.to_string_lossy(), &text);
+            return parsed.map_err(|error| error.in_file(name));
         }
         let found = built_in::TASKS.iter().find(|(known, _)| *known == name);
         let (name, text) = found.ok_or_else(|| EvalError::unknown_task(name, Self::names()))?;
@@ -390,7 +391,7 @@ impl Task {
     /// # Errors
     /// If the task does not have that many.
     pub fn with_shots(mut self, count: usize) -> Result<Self, EvalError> {
-        let problem = match &mut self.shots {
+        let found = match &mut self.shots {
             Some(shots) if !shots.files.is_empty() || count <= shots.rows.len() => {
                 if let Some(paper) = self.paper.as_mut().filter(|_| shots.count != count) {
                     let published = paper.shots.get(&count.to_string());
@@ -400,15 +401,13 @@ impl Task {
                 return Ok(self);
             }
             None if count == 0 => return Ok(self),
-            Some(shots) => format!(
-                "{count} few-shot examples requested, but the task has {}",
-                shots.rows.len()
-            ),
-            None => format!("{count} few-shot examples requested, but the task has none"),
+            Some(shots) => shots.rows.len().to_string(),
+            None => "none".to_owned(),
         };
-        Err(EvalError::Task {
+        Err(EvalError::TooFewShots {
             name: self.name,
-            problem,
+            count,
+            found,
         })
     }
 }
@@ -462,6 +461,6 @@ mod tests {
             .under(Protocol::Paper);
         insta::assert_snapshot!(paper.unwrap_err().to_string(), @"task `truthfulqa_mc1`: the LLaMA paper does not report it");
         let shots = Task::named("crows_pairs").unwrap().with_shots(3);
-        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `crows_pairs`: 3 few-shot examples requested, but the task has none");
+        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `crows_pairs`: few-shot examples requested: 3, but the task has none");
     }
 }
