@@ -422,7 +422,7 @@ fn requests_with_mistakes_are_refused() {
             "chat/completions",
             json!({"model": "base", "messages": [{"role": "user", "content": "Hi"}], "tools": [{}]}),
             400,
-            "`tools`: this server does not support it",
+            "`tools[0].type`: expected \"function\", found nothing",
         ),
         (
             "completions",
@@ -699,4 +699,116 @@ fn answers_have_the_form_that_is_asked_for() {
     let year = completion(json!({"regex": "[12][0-9]{3}"}));
     let year = year["text"].as_str().unwrap();
     assert!(year.len() == 4 && year.parse::<u32>().is_ok(), "{year}");
+}
+
+/// A request with a tool.
+fn with_tool(choice: Value) -> Value {
+    let mut request = chat("base", "Where is the bread?", 200);
+    request["temperature"] = json!(1.1);
+    request["seed"] = json!(5);
+    request["tools"] = json!([{"type": "function", "function": {
+        "name": "look",
+        "description": "Looks for a thing in a room.",
+        "parameters": {
+            "type": "object",
+            "properties": {"room": {"$ref": "#/$defs/room"}, "shelf": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["room", "shelf"],
+            "additionalProperties": false,
+            "$defs": {"room": {"enum": ["kitchen", "cellar"]}}
+        }
+    }}]);
+    request["tool_choice"] = choice;
+    request
+}
+
+/// Checks the calls of an answer.
+fn check_calls(calls: &Value) {
+    let calls = calls.as_array().unwrap();
+    assert_eq!(calls.len(), 1, "{calls:?}");
+    let function = &calls[0]["function"];
+    assert_eq!(
+        (&calls[0]["type"], &function["name"]),
+        (&json!("function"), &json!("look"))
+    );
+    let arguments: Value = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+    assert!(
+        ["kitchen", "cellar"].contains(&arguments["room"].as_str().unwrap()),
+        "{arguments}"
+    );
+    assert!(
+        (1..=9).contains(&arguments["shelf"].as_i64().unwrap()),
+        "{arguments}"
+    );
+}
+
+#[test]
+fn tools_are_called() {
+    let folder = models();
+    let serving = Serving::start(folder.path(), &[]);
+    let required = with_tool(json!("required"));
+    // a template that does not show them to the model
+    let (status, answer) = serving.post("chat/completions", &required);
+    assert_eq!(status, 400);
+    insta::assert_snapshot!(answer["error"]["message"].as_str().unwrap(), @"`tools`: the model `base` cannot call tools: the template does not show tools to the model");
+    drop(serving);
+    let template = "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}{% for m in messages %}{{ m.role }}:\n{{ m.content or '' }}\
+                    {% for call in m.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}<|im_end|>\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant:\n{% endif %}";
+    std::fs::write(folder.path().join("base/chat_template.jinja"), template).unwrap();
+    let serving = Serving::start(folder.path(), &[]);
+    let named = with_tool(json!({"type": "function", "function": {"name": "look"}}));
+    let mut id = Value::Null;
+    for request in [&required, &named] {
+        let (status, answer) = serving.post("chat/completions", request);
+        assert_eq!(status, 200, "{answer}");
+        let choice = &answer["choices"][0];
+        assert_eq!(
+            (&choice["finish_reason"], &choice["message"]["content"]),
+            (&json!("tool_calls"), &Value::Null)
+        );
+        check_calls(&choice["message"]["tool_calls"]);
+        id = choice["message"]["tool_calls"][0]["id"].clone();
+    }
+    let mut streamed = required.clone();
+    streamed["stream"] = json!(true);
+    let chunks = serving.stream("chat/completions", &streamed);
+    let calls: Vec<&Value> = chunks
+        .iter()
+        .map(|chunk| &chunk["choices"][0]["delta"]["tool_calls"])
+        .filter(|calls| !calls.is_null())
+        .collect();
+    assert_eq!((calls.len(), &calls[0][0]["index"]), (1, &json!(0)));
+    check_calls(calls[0]);
+    assert_eq!(
+        chunks.last().unwrap()["choices"][0]["finish_reason"],
+        "tool_calls"
+    );
+    // the model may answer with a text; the result of a call goes back to it
+    let mut again = with_tool(json!("auto"));
+    again["max_tokens"] = json!(8);
+    again["messages"] = json!([
+        {"role": "user", "content": "Where is the bread?"},
+        {"role": "assistant", "content": null, "tool_calls": [{"id": id, "type": "function", "function": {"name": "look", "arguments": "{\"room\": \"cellar\", \"shelf\": 2}"}}]},
+        {"role": "tool", "tool_call_id": id, "content": "On shelf 2."},
+    ]);
+    let (status, answer) = serving.post("chat/completions", &again);
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["choices"][0]["message"]["content"].is_string());
+    // too few tokens: what has begun is shown as it is
+    let mut cut = required.clone();
+    cut["max_tokens"] = json!(3);
+    let answer = serving.post("chat/completions", &cut).1;
+    let choice = &answer["choices"][0];
+    assert_eq!(
+        (
+            &choice["finish_reason"],
+            choice["message"].get("tool_calls")
+        ),
+        (&json!("length"), None)
+    );
+    let mut both = required;
+    both["response_format"] = json!({"type": "json_object"});
+    let (status, answer) = serving.post("chat/completions", &both);
+    assert_eq!(status, 400);
+    insta::assert_snapshot!(answer["error"]["message"].as_str().unwrap(), @r#"`response_format`: cannot be combined with `tools`; set `tool_choice` to "none" for an answer in a form"#);
 }

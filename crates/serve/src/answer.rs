@@ -17,6 +17,8 @@ pub(crate) struct Reading<'a> {
     /// The text that the answer begins with, if the prompt is a part of it.
     pub(crate) echo: Option<&'a str>,
     pub(crate) log_probs: bool,
+    /// Whether the text has the names of special tokens.
+    pub(crate) with_specials: bool,
 }
 
 impl Reading<'_> {
@@ -62,7 +64,7 @@ pub(crate) async fn read(
     reading: &Reading<'_>,
     listener: &mut impl Listener,
 ) -> Result<Option<Spoken>, ApiError> {
-    let mut text = Growing::new(reading.tokenizer, reading.stops);
+    let mut text = Growing::new(reading.tokenizer, reading.stops, reading.with_specials);
     let mut held = Piece {
         text: reading.echo.unwrap_or_default().to_owned(),
         tokens: Vec::new(),

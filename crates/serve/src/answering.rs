@@ -13,11 +13,14 @@ use tokio::task::spawn_blocking;
 
 use crate::answer::{Piece, Reading, Spoken, read};
 use crate::error::ApiError;
+use crate::form::Form;
 use crate::grammar::Grammar;
 use crate::job::{Event, Job, Reader};
 use crate::metrics::{Metrics, Ticket};
+use crate::prompt::Messages;
 use crate::server::{App, Served};
 use crate::settings::{Settings, unforeseen};
+use crate::tools::{CallForm, Hearing, Tools};
 use crate::{chat, completion};
 
 /// The two kinds of answers.
@@ -38,6 +41,8 @@ pub(crate) struct Answering {
     pub(crate) top: Option<usize>,
     /// What each answer has to be.
     grammar: Option<Grammar>,
+    /// The tools that the model may call.
+    tools: Option<Tools>,
     /// The tokens of each prompt, and its text.
     prompts: Vec<(Vec<u32>, String)>,
     /// Whether an answer begins with its prompt.
@@ -57,6 +62,14 @@ impl Drop for Answering {
             (self.app.log)(&format!("{name}: the client has gone after {seconds:.2} s"));
         }
     }
+}
+
+/// The prompts of a request.
+pub(crate) struct Tokenised {
+    /// The tokens of each, and its text.
+    pub(crate) prompts: Vec<(Vec<u32>, String)>,
+    /// What an answer has to be, beside what the settings say.
+    pub(crate) form: Option<Form>,
 }
 
 /// The numbers of tokens of a request.
@@ -115,6 +128,7 @@ impl Answering {
             settings,
             top: None,
             grammar: None,
+            tools: None,
             prompts: Vec::new(),
             echo: false,
             id: format!("{start}-{:016x}", unforeseen()),
@@ -207,7 +221,21 @@ impl Answering {
             prompt: tokens,
             echo: self.echo.then_some(text.as_str()),
             log_probs: self.top.is_some(),
+            with_specials: self.call_form().is_some_and(|form| form.is_special),
         }
+    }
+
+    /// How the model writes calls, if it may write some.
+    fn call_form(&self) -> Option<&CallForm> {
+        self.tools.as_ref()?;
+        self.app.call_form(self.model).ok()
+    }
+
+    /// What tells the calls of an answer from its text, if it may have some.
+    pub(crate) fn hearing(&self) -> Option<Hearing<'_>> {
+        let tools = self.tools.as_ref()?;
+        let form = self.call_form()?;
+        Some(Hearing::new(form, tools.is_forced(), tools.is_single()))
     }
 
     async fn one(&self, index: usize) -> Result<(Value, Spoken), ApiError> {
@@ -216,8 +244,15 @@ impl Answering {
         let spoken = read(events, &self.reading(prompt), &mut whole).await?;
         let spoken = spoken.ok_or_else(ApiError::ending)?;
         let log_probs = self.top.is_some();
+        let mut calls = Vec::new();
+        if let Some(mut hearing) = self.hearing() {
+            whole.text = hearing.push(&whole.text);
+            let (rest, found) = hearing.finish();
+            whole.text.push_str(&rest);
+            calls = found;
+        }
         let choice = match self.kind {
-            Kind::Chat => chat::choice(index, &whole, &spoken, log_probs),
+            Kind::Chat => chat::choice(index, &whole, &calls, &spoken, log_probs),
             Kind::Text => completion::choice(index, &whole, Some(&spoken), log_probs, 0),
         };
         Ok((choice, spoken))
@@ -292,18 +327,43 @@ impl Answering {
         ));
     }
 
+    /// A chat with tools, or without.
+    pub(crate) async fn with_messages(
+        mut self,
+        messages: Messages,
+        tools: Option<Tools>,
+    ) -> Result<Self, ApiError> {
+        self.tools.clone_from(&tools);
+        self.tokenised(move |app, model| {
+            let served = &app.served[model];
+            let form = tools.as_ref().map(|_| app.call_form(model)).transpose()?;
+            let forced = tools.as_ref().zip(form);
+            let forced = forced.filter(|(tools, _)| tools.is_forced());
+            let begin = forced.map_or("", |(_, form)| form.start.as_str());
+            let list = tools.as_ref().map(Tools::list);
+            Ok(Tokenised {
+                prompts: vec![(messages.tokens(served, list, begin)?, String::new())],
+                form: forced.map(|(tools, form)| tools.form(form)),
+            })
+        })
+        .await
+    }
+
     /// The same with its prompts and its grammar, which are read on a thread of their own: long ones take a while.
     pub(crate) async fn tokenised(
         mut self,
-        prompts: impl FnOnce(&Served) -> Result<Vec<(Vec<u32>, String)>, ApiError> + Send + 'static,
+        prompts: impl FnOnce(&App, usize) -> Result<Tokenised, ApiError> + Send + 'static,
     ) -> Result<Self, ApiError> {
         let (app, model) = (Arc::clone(&self.app), self.model);
         let permit = Arc::clone(&app.tokenised).acquire_owned().await;
         let form = self.settings.form.clone();
         let read = spawn_blocking(move || {
             let _permit = permit;
-            let prompts = prompts(&app.served[model])?;
-            let grammar = form.map(|form| app.grammar(model, &form));
+            let Tokenised {
+                prompts,
+                form: forced,
+            } = prompts(&app, model)?;
+            let grammar = forced.or(form).map(|form| app.grammar(model, &form));
             Ok::<_, ApiError>((prompts, grammar.transpose()?))
         });
         let read = read.await;

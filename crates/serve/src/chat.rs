@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use crate::answer::{Piece, Spoken};
 use crate::error::ApiError;
 use crate::fields::Fields;
+use crate::job::Finish;
 use crate::log_probs::of_chat;
 use crate::prompt::Messages;
 use crate::server::Defaults;
 use crate::settings::Settings;
+use crate::tools::{Call, Tools};
 
 /// The most tokens whose log-probabilities are told at each place.
 const MOST: u64 = 20;
@@ -21,6 +23,8 @@ pub(crate) struct ChatRequest {
     pub(crate) model: Option<String>,
     pub(crate) messages: Messages,
     pub(crate) settings: Settings,
+    /// The tools that the model may call.
+    pub(crate) tools: Option<Tools>,
     /// Whether log-probabilities are told, and for how many of the most likely tokens.
     pub(crate) top: Option<usize>,
 }
@@ -30,12 +34,12 @@ impl ChatRequest {
         let mut fields = Fields::of_request(body)?;
         let model = fields.text("model")?;
         let messages = Messages::read(&mut fields)?;
-        if fields.has("tool_choice", &json!("none")) {
-            // the model may call none of them
-            fields.leave_out(&["tools"]);
-        }
-        fields.only("tool_choice", &[json!("none"), json!("auto")])?;
+        let tools = Tools::read(&mut fields)?;
         let mut settings = Settings::read(&mut fields, defaults)?;
+        if let Some(form) = settings.form.as_ref().filter(|_| tools.is_some()) {
+            let message = "cannot be combined with `tools`; set `tool_choice` to \"none\" for an answer in a form";
+            return Err(ApiError::of(&form.key, message));
+        }
         let older = limit(&mut fields, "max_tokens")?;
         let newer = limit(&mut fields, "max_completion_tokens")?;
         if older.is_some() && newer.is_some() && older != newer {
@@ -56,6 +60,7 @@ impl ChatRequest {
             model,
             messages,
             settings,
+            tools,
             top: told.then(|| top.unwrap_or(0)),
         })
     }
@@ -71,13 +76,34 @@ fn limit(fields: &mut Fields, key: &'static str) -> Result<Option<usize>, ApiErr
 }
 
 /// The choice of an answer.
-pub(crate) fn choice(index: usize, piece: &Piece, spoken: &Spoken, log_probs: bool) -> Value {
+pub(crate) fn choice(
+    index: usize,
+    piece: &Piece,
+    calls: &[Call],
+    spoken: &Spoken,
+    log_probs: bool,
+) -> Value {
+    let mut message = json!({"role": "assistant", "content": piece.text, "refusal": null});
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.iter().map(Call::json).collect();
+        if piece.text.is_empty() {
+            message["content"] = Value::Null;
+        }
+    }
     json!({
         "index": index,
-        "message": {"role": "assistant", "content": piece.text, "refusal": null},
+        "message": message,
         "logprobs": log_probs.then(|| of_chat(&piece.tokens)),
-        "finish_reason": spoken.finish.name(),
+        "finish_reason": finish_reason(calls, spoken),
     })
+}
+
+/// Why an answer has ended.
+fn finish_reason(calls: &[Call], spoken: &Spoken) -> &'static str {
+    match spoken.finish {
+        Finish::Stop if !calls.is_empty() => "tool_calls",
+        finish => finish.name(),
+    }
 }
 
 /// The choice of the first chunk of a stream.
@@ -100,7 +126,22 @@ pub(crate) fn delta(index: usize, piece: &Piece, log_probs: bool) -> Value {
     })
 }
 
+/// The choice of a chunk with the calls of the answer.
+pub(crate) fn delta_of_calls(index: usize, calls: &[Call]) -> Value {
+    let calls = calls.iter().enumerate().map(|(number, call)| {
+        let mut call = call.json();
+        call["index"] = number.into();
+        call
+    });
+    json!({
+        "index": index,
+        "delta": {"tool_calls": calls.collect::<Value>()},
+        "logprobs": null,
+        "finish_reason": null,
+    })
+}
+
 /// The choice of the last chunk.
-pub(crate) fn last_delta(index: usize, spoken: &Spoken) -> Value {
-    json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": spoken.finish.name()})
+pub(crate) fn last_delta(index: usize, calls: &[Call], spoken: &Spoken) -> Value {
+    json!({"index": index, "delta": {}, "logprobs": null, "finish_reason": finish_reason(calls, spoken)})
 }

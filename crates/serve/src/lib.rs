@@ -22,6 +22,7 @@ mod server;
 mod settings;
 mod stops;
 mod stream;
+mod tools;
 
 pub use axum::http::HeaderValue;
 pub use error::ServeError;

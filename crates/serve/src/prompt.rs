@@ -56,14 +56,18 @@ impl Messages {
         }
     }
 
-    /// The tokens that the template of a model makes of them.
-    pub(crate) fn tokens(mut self, served: &Served) -> Result<Vec<u32>, ApiError> {
-        let template = served.template.as_ref().map_err(|why| {
-            let name = &served.name;
-            ApiError::bad(format!(
-                "the model `{name}` cannot chat: {why}; use /v1/completions, or start the server with --template NAME"
-            ))
-        })?;
+    /// The tokens that the template of a model makes of them and of tools. The answer begins with `begin`.
+    pub(crate) fn tokens(
+        mut self,
+        served: &Served,
+        tools: Option<Value>,
+        begin: &str,
+    ) -> Result<Vec<u32>, ApiError> {
+        let template = served.template()?;
+        if self.continues && !begin.is_empty() {
+            let message = "an answer that is continued cannot be a call: leave out `tool_choice`";
+            return Err(ApiError::of("continue_final_message", message));
+        }
         let start = if self.continues {
             self.list.pop().map(|last| last.content)
         } else {
@@ -73,12 +77,13 @@ impl Messages {
             .list
             .iter()
             .any(|message| message.role == Role::Assistant);
-        let conversation = Conversation::chat(self.list);
+        let mut conversation = Conversation::chat(self.list);
+        conversation.tools = tools;
         let rendered = match start {
             None => template.prompt(&conversation),
             Some(start) => template.prompt_with_start(&conversation, &start),
         };
-        let rendered = rendered.map_err(|error| {
+        let mut rendered = rendered.map_err(|error| {
             let name = template.name();
             let mut message = format!("the template {name} cannot render them: {error}");
             if has_answer {
@@ -88,6 +93,7 @@ impl Messages {
             }
             ApiError::of("messages", message)
         })?;
+        rendered.text.push_str(begin);
         served.check_length("messages", &rendered.text)?;
         Ok(prompt_tokens(&rendered, &served.tokenizer)?)
     }

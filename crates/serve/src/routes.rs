@@ -10,7 +10,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::answering::{Answering, Kind, Usage};
+use crate::answering::{Answering, Kind, Tokenised, Usage};
 use crate::chat::ChatRequest;
 use crate::completion::CompletionRequest;
 use crate::error::ApiError;
@@ -34,9 +34,8 @@ async fn chat_answers(
     let model = app.find(request.model.as_deref())?;
     let mut answering = Answering::new(Arc::clone(app), model, Kind::Chat, request.settings);
     answering.top = request.top;
-    let messages = request.messages;
     answering
-        .tokenised(move |served| Ok(vec![(messages.tokens(served)?, String::new())]))
+        .with_messages(request.messages, request.tools)
         .await
 }
 
@@ -59,11 +58,13 @@ async fn text_answers(
     answering.echo = request.echo;
     let prompts = request.prompts;
     answering
-        .tokenised(move |served| {
-            prompts
-                .into_iter()
-                .map(|prompt| prompt.tokens(served))
-                .collect()
+        .tokenised(move |app, model| {
+            let served = &app.served[model];
+            let prompts = prompts.into_iter().map(|prompt| prompt.tokens(served));
+            Ok(Tokenised {
+                prompts: prompts.collect::<Result<_, _>>()?,
+                form: None,
+            })
         })
         .await
 }

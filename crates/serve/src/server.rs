@@ -23,6 +23,7 @@ use crate::grammar::{Grammar, Grammars};
 use crate::job::Job;
 use crate::metrics::Metrics;
 use crate::routes;
+use crate::tools::CallForm;
 
 /// The most bytes of a request.
 pub(crate) const BODY_BYTES: usize = 16 << 20;
@@ -102,6 +103,8 @@ pub(crate) struct App {
     pub(crate) served: Vec<Served>,
     /// For each of them what makes grammars, from the first request on that asks for one.
     grammars: Vec<OnceLock<Result<Grammars, String>>>,
+    /// For each of them how it writes calls of tools, from the first request on that has some.
+    call_forms: Vec<OnceLock<Result<CallForm, String>>>,
     pub(crate) defaults: Defaults,
     key: Option<String>,
     allowed_origin: Option<HeaderValue>,
@@ -120,6 +123,16 @@ pub struct Server {
 }
 
 impl Served {
+    /// What conversations are rendered with.
+    pub(crate) fn template(&self) -> Result<&Template, ApiError> {
+        self.template.as_ref().map_err(|why| {
+            let name = &self.name;
+            ApiError::bad(format!(
+                "the model `{name}` cannot chat: {why}; use /v1/completions, or start the server with --template NAME"
+            ))
+        })
+    }
+
     /// Refuses a text that cannot be shorter than the context, before it is tokenised: that takes long, and much memory.
     pub(crate) fn check_length(&self, key: &str, text: &str) -> Result<(), ApiError> {
         if text.len() / self.longest_token.max(1) > self.context {
@@ -180,6 +193,23 @@ impl App {
     }
 }
 
+impl App {
+    /// How a model writes calls.
+    pub(crate) fn call_form(&self, model: usize) -> Result<&CallForm, ApiError> {
+        let served = &self.served[model];
+        let template = served.template()?;
+        let form = &self.call_forms[model];
+        let form = form.get_or_init(|| CallForm::of(template, &served.tokenizer));
+        form.as_ref().map_err(|why| {
+            let name = &served.name;
+            ApiError::of(
+                "tools",
+                format!("the model `{name}` cannot call tools: {why}"),
+            )
+        })
+    }
+}
+
 impl Server {
     /// Answers the requests of a listener on a thread of its own; texts to continue go to `jobs`.
     ///
@@ -196,6 +226,7 @@ impl Server {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let app = Arc::new(App {
+            call_forms: setup.served.iter().map(|_| OnceLock::new()).collect(),
             grammars: setup.served.iter().map(|_| OnceLock::new()).collect(),
             served: setup.served,
             defaults: setup.defaults,

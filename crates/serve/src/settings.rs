@@ -72,6 +72,7 @@ impl Settings {
         fields.only("min_tokens", &[json!(0)])?;
         fields.only("skip_special_tokens", &[json!(true)])?;
         fields.only("stop_token_ids", &[json!([])])?;
+        // chats have read theirs
         fields.only("tools", &[json!([])])?;
         let best_of = fields.count("best_of", 1, u64::MAX)?;
         if best_of.is_some_and(|best_of| best_of != n) {

@@ -19,9 +19,10 @@ struct Tail<'a> {
 }
 
 impl<'a> Growing<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer, stops: &'a [String]) -> Self {
+    /// With the names of special tokens in the text, or without.
+    pub(crate) fn new(tokenizer: &'a Tokenizer, stops: &'a [String], with_specials: bool) -> Self {
         Self {
-            stream: tokenizer.decode_stream(true),
+            stream: tokenizer.decode_stream(!with_specials),
             tail: Tail {
                 stops,
                 held: String::new(),

@@ -12,6 +12,8 @@ use tokio::sync::mpsc::{Sender, channel};
 use crate::answer::{Gone, Listener, Piece, Spoken, read};
 use crate::answering::{Answering, Kind, Usage};
 use crate::error::ApiError;
+use crate::log_probs::Told;
+use crate::tools::{Call, Hearing};
 use crate::{chat, completion};
 
 /// Events that wait for a slow reader at most; then its answer waits, too.
@@ -24,6 +26,10 @@ struct Parts<'a> {
     to: Sender<Value>,
     /// Characters so far.
     offset: usize,
+    /// What tells calls from text, if the answer may have calls.
+    hearing: Option<Hearing<'a>>,
+    /// Tokens whose text is not shown yet.
+    held: Vec<Told>,
 }
 
 impl Parts<'_> {
@@ -34,7 +40,22 @@ impl Parts<'_> {
 }
 
 impl Listener for Parts<'_> {
-    async fn piece(&mut self, piece: Piece) -> Result<(), Gone> {
+    async fn piece(&mut self, mut piece: Piece) -> Result<(), Gone> {
+        if let Some(hearing) = &mut self.hearing {
+            self.held.append(&mut piece.tokens);
+            piece.text = hearing.push(&piece.text);
+            if piece.text.is_empty() {
+                return Ok(());
+            }
+            piece.tokens = std::mem::take(&mut self.held);
+        }
+        self.show(piece).await
+    }
+}
+
+impl Parts<'_> {
+    /// Sends a part of the text.
+    async fn show(&mut self, piece: Piece) -> Result<(), Gone> {
         let log_probs = self.answering.top.is_some();
         let choice = match self.answering.kind {
             Kind::Chat => chat::delta(self.index, &piece, log_probs),
@@ -42,6 +63,22 @@ impl Listener for Parts<'_> {
         };
         self.offset += piece.text.chars().count();
         self.send(choice).await
+    }
+
+    /// Sends what was held back of an answer that has ended. Returns its calls.
+    async fn show_rest(&mut self) -> Result<Vec<Call>, Gone> {
+        let Some(hearing) = self.hearing.take() else {
+            return Ok(Vec::new());
+        };
+        let (text, calls) = hearing.finish();
+        let tokens = std::mem::take(&mut self.held);
+        if !text.is_empty() || !tokens.is_empty() {
+            self.show(Piece { text, tokens }).await?;
+        }
+        if !calls.is_empty() {
+            self.send(chat::delta_of_calls(self.index, &calls)).await?;
+        }
+        Ok(calls)
     }
 }
 
@@ -56,6 +93,8 @@ async fn one(
         index,
         to,
         offset: 0,
+        hearing: answering.hearing(),
+        held: Vec::new(),
     };
     let (prompt, events) = answering.submit(index)?;
     if answering.kind == Kind::Chat && parts.send(chat::first_delta(index)).await.is_err() {
@@ -64,8 +103,11 @@ async fn one(
     let Some(spoken) = read(events, &answering.reading(prompt), &mut parts).await? else {
         return Ok(None);
     };
+    let Ok(calls) = parts.show_rest().await else {
+        return Ok(None);
+    };
     let last = match answering.kind {
-        Kind::Chat => chat::last_delta(index, &spoken),
+        Kind::Chat => chat::last_delta(index, &calls, &spoken),
         Kind::Text => {
             let nothing = Piece::default();
             completion::choice(index, &nothing, Some(&spoken), false, parts.offset)
