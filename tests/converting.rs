@@ -165,3 +165,47 @@ fn bad_files_say_what_is_wrong() {
     assert_eq!(fs::read(folder.join("model.gguf")).unwrap(), whole);
     assert!(!folder.join("out").exists() && !folder.join("m").exists());
 }
+
+#[test]
+fn options_that_nothing_uses_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let adapter = golden::adapter_folder("tied-gqa", "qkvo");
+    let adapter = adapter.to_str().unwrap();
+    let cases: [&[&str]; 6] = [
+        &[BASE, "m.gguf", "--shards", "2"],
+        &[BASE, "m", "--to", "meta", "--max-shard-size", "1MB"],
+        &[BASE, "m", "--base", BASE],
+        &[BASE, "m", "--quantize", "int8", "--double-quant", "false"],
+        &[adapter, "a.gguf", "--base", BASE, "--shards", "1"],
+        &[adapter, "a.gguf", "--max-shard-size", "1MB"],
+    ];
+    let said: Vec<String> = cases
+        .iter()
+        .map(|case| {
+            let output = simmer(folder, &[&["convert"], *case].concat());
+            assert_eq!(output.status.code(), Some(1));
+            said(folder, &output)
+        })
+        .collect();
+    insta::assert_snapshot!(said.join("\n"), @"
+    error: --shards would not be used: only a Meta checkpoint (--to meta) has a number of weights files
+    hint: remove --shards
+
+    error: --max-shard-size would not be used: only the weights of a Hugging Face folder are divided by size
+    hint: remove --max-shard-size
+
+    error: --base would not be used: IN is a model, not an adapter
+    hint: remove --base
+
+    error: --double-quant would not be used: only nf4 and fp4 have scales that are quantised
+    hint: remove --double-quant
+
+    error: --shards would not be used: only a Meta checkpoint (--to meta) has a number of weights files
+    hint: remove --shards
+
+    error: --max-shard-size would not be used: only the weights of a Hugging Face folder are divided by size
+    hint: remove --max-shard-size
+    ");
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+}

@@ -55,9 +55,9 @@ pub(crate) struct Convert {
     /// Maximum size of a weights file of a Hugging Face folder, such as 5GB or 500MB
     #[arg(long, value_parser = byte_size, value_name = "SIZE")]
     max_shard_size: Option<u64>,
-    /// Number of weights files of a Meta checkpoint: 1, 2, 4 or 8
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    shards: usize,
+    /// Number of weights files of a Meta checkpoint: 1, 2, 4 or 8. Default: 1
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
     /// Base model of an adapter. Default: the one that its adapter_config.json names
     #[arg(long, value_name = "MODEL")]
     base: Option<PathBuf>,
@@ -108,6 +108,7 @@ impl Convert {
                 "name a folder: the weights are written into it, beside config.json and the tokenizer; --to hf takes any name",
             ));
         }
+        self.check_used(to, is_adapter)?;
         if is_adapter {
             self.adapter(to)?;
         } else {
@@ -116,6 +117,40 @@ impl Convert {
                 .with_context(|| format!("nothing was written to {}", self.out.display()))?;
         }
         output::line(&self.out.display().to_string())
+    }
+
+    /// Refuses options that nothing would use.
+    fn check_used(&self, to: To, is_adapter: bool) -> Result<(), Failure> {
+        let sharded = |layout| !is_adapter && to == layout;
+        let unused = [
+            (
+                "--shards",
+                self.shards.is_some() && !sharded(To::Meta),
+                "only a Meta checkpoint (--to meta) has a number of weights files",
+            ),
+            (
+                "--max-shard-size",
+                self.max_shard_size.is_some() && !sharded(To::Hf),
+                "only the weights of a Hugging Face folder are divided by size",
+            ),
+            (
+                "--base",
+                self.base.is_some() && !is_adapter,
+                "IN is a model, not an adapter",
+            ),
+            (
+                "--double-quant",
+                self.quantise.double_quant_is_unused(),
+                "only nf4 and fp4 have scales that are quantised",
+            ),
+        ];
+        match unused.into_iter().find(|(_, is_unused, _)| *is_unused) {
+            None => Ok(()),
+            Some((option, _, why)) => {
+                let failure = Failure::new(format!("{option} would not be used: {why}"));
+                Err(failure.with_hint(format!("remove {option}")))
+            }
+        }
     }
 
     fn model(&self, input: &Path, to: To) -> Result<(), Failure> {
@@ -167,7 +202,7 @@ impl Convert {
                 &model,
                 &self.out,
                 self.dtype()?,
-                self.shards,
+                self.shards.unwrap_or(1),
                 &beside()?,
                 &mut advance,
             )?,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use simmer_files::digest::sha256;
+use simmer_files::size::counted;
 use simmer_files::write_file;
 use simmer_instruct::{
     About, Completions, Endpoint, EndpointConfig, InstructError, Journal, JournalKey, LocalConfig,
@@ -126,7 +127,14 @@ impl Judge {
         }
         for (number, model) in recipe.models.iter().enumerate() {
             if let Some(path) = &model.answers {
-                read_answers(&embedded::or_copy(path)?, &questions)?;
+                let read = read_answers(&embedded::or_copy(path)?, &questions)?;
+                if read.others > 0 {
+                    output::note(&format!(
+                        "{}: not used: {} to questions that are not asked",
+                        path.display(),
+                        counted(read.others, "answer")
+                    ));
+                }
             }
             if let Some(endpoint) = &model.endpoint {
                 client(&table(number), endpoint)?;
@@ -257,7 +265,7 @@ impl Work {
     ) -> Result<Vec<Answer>, Failure> {
         let model = &self.recipe.models[number];
         if let Some(path) = &model.answers {
-            return Ok(read_answers(&embedded::or_copy(path)?, &self.questions)?);
+            return Ok(read_answers(&embedded::or_copy(path)?, &self.questions)?.answers);
         }
         let ModelConfig {
             local, endpoint, ..

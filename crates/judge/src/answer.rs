@@ -45,13 +45,23 @@ const IDS: [&str; 2] = ["/question_id", "/id"];
 /// Where they repeat its text, if they have no name.
 const QUESTIONS: [&str; 3] = ["/instruction", "/question", "/prompt"];
 
-/// The answers of a file, one for each question, in their order.
+/// The answers of a file.
+#[derive(Debug)]
+pub struct FileAnswers {
+    /// One for each question, in their order.
+    pub answers: Vec<Answer>,
+    /// How many are answers to other questions.
+    pub others: usize,
+}
+
+/// The answers of a file to some questions.
 ///
 /// # Errors
 /// If the file cannot be read, an answer cannot be used, or a question has none.
-pub fn read(path: &Path, questions: &[Question]) -> Result<Vec<Answer>, JudgeError> {
+pub fn read(path: &Path, questions: &[Question]) -> Result<FileAnswers, JudgeError> {
     let mut found: Vec<Option<Answer>> = vec![None; questions.len()];
-    for (question, answer) in matched(path, questions)? {
+    let Matched { answers, others } = matched(path, questions)?;
+    for (question, answer) in answers {
         found[question] = Some(answer);
     }
     let missing: Vec<&str> = questions
@@ -61,7 +71,10 @@ pub fn read(path: &Path, questions: &[Question]) -> Result<Vec<Answer>, JudgeErr
         .map(|(question, _)| question.id.as_str())
         .collect();
     if missing.is_empty() {
-        return Ok(found.into_iter().flatten().collect());
+        return Ok(FileAnswers {
+            answers: found.into_iter().flatten().collect(),
+            others,
+        });
     }
     let first = missing[..missing.len().min(5)].join(", ");
     Err(JudgeError::Unanswered {
@@ -72,15 +85,20 @@ pub fn read(path: &Path, questions: &[Question]) -> Result<Vec<Answer>, JudgeErr
     })
 }
 
-/// The answers of a file, each with the number of its question; those to other questions are left out.
-pub(crate) fn matched(
-    path: &Path,
-    questions: &[Question],
-) -> Result<Vec<(usize, Answer)>, JudgeError> {
+/// Answers, each with the number of its question.
+pub(crate) struct Matched {
+    pub(crate) answers: Vec<(usize, Answer)>,
+    /// How many are answers to other questions; they are left out.
+    pub(crate) others: usize,
+}
+
+/// The answers of a file, by their questions.
+pub(crate) fn matched(path: &Path, questions: &[Question]) -> Result<Matched, JudgeError> {
     let by_id = numbers(questions, |question| &question.id);
     let by_text = numbers(questions, |question| &question.turns[0]);
     let mut before: HashMap<usize, usize> = HashMap::new();
-    let mut all = Vec::new();
+    let mut answers = Vec::new();
+    let mut others = 0;
     for row in rows(path, None)? {
         let wrong = |problem: String| JudgeError::Answer {
             origin: row.origin.clone(),
@@ -99,7 +117,10 @@ pub(crate) fn matched(
                 ));
             }
         };
-        let Some(&number) = number else { continue };
+        let Some(&number) = number else {
+            others += 1;
+            continue;
+        };
         let answer = answer(&row, &questions[number]).map_err(wrong)?;
         if let Some(first) = before.insert(number, row.origin.row) {
             let id = &questions[number].id;
@@ -107,9 +128,9 @@ pub(crate) fn matched(
                 "expected one answer to a question, found a second one to `{id}`; row {first} has the first"
             )));
         }
-        all.push((number, answer));
+        answers.push((number, answer));
     }
-    Ok(all)
+    Ok(Matched { answers, others })
 }
 
 /// The number of each question, by a text of it.

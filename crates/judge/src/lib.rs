@@ -27,7 +27,7 @@ mod tests;
 mod text;
 mod verdict;
 
-pub use answer::{Answer, AnswerKey, Answering, read as read_answers};
+pub use answer::{Answer, AnswerKey, Answering, FileAnswers, read as read_answers};
 pub use error::JudgeError;
 pub use judging::{Judgement, Judging, Shown, VerdictKey, Watch};
 pub use length::{Compared, LengthControl, length_control};

@@ -164,7 +164,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>, JudgeError> {
 /// # Errors
 /// If the file cannot be read, or a row cannot be used.
 pub fn with_references(questions: &mut [Question], path: &Path) -> Result<(), JudgeError> {
-    for (question, answer) in answer::matched(path, questions)? {
+    for (question, answer) in answer::matched(path, questions)?.answers {
         questions[question].references = answer.turns;
     }
     Ok(())

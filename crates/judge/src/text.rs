@@ -99,13 +99,13 @@ impl Report {
         }
         for (number, name) in self.models.iter().enumerate() {
             let counts = [
-                (&self.truncated_answers, "reached max_tokens"),
-                (&self.empty_answers, "are empty"),
+                (&self.truncated_answers, "that reached max_tokens"),
+                (&self.empty_answers, "that are empty"),
             ];
             for (counts, what) in counts {
                 let count = counts.get(number).copied().unwrap_or(0);
                 if count > 0 {
-                    notes.push(format!("{name}: {} {what}", counted(count, "answer")));
+                    notes.push(format!("{name}: answers {what}: {}", grouped(count as u64)));
                 }
             }
         }

@@ -258,17 +258,34 @@ impl Seen {
             shown += 1;
             tally.add(row.source, &row.origin, what, listed);
         }
+        let not_compared = "not checked for near-duplicates";
         let notes = [
-            (self.forgotten, format!("were not checked for duplicates: only the first {MOST_ROWS} rows are")),
-            (self.uncompared, format!("were not checked for near-duplicates: the questions before them have {MOST_WORDS} words")),
-            (nearest.left, "were not checked for near-duplicates: the rows with shorter questions took too long".into()),
-            (self.long, format!("were checked for near-duplicates by the first {MOST_OF_ONE} words of their question only")),
+            (
+                self.forgotten,
+                "not checked for duplicates",
+                format!("only the first {MOST_ROWS} rows are"),
+            ),
+            (
+                self.uncompared,
+                not_compared,
+                format!("the questions before have {MOST_WORDS} words"),
+            ),
+            (
+                nearest.left,
+                not_compared,
+                "the rows with shorter questions took too long".into(),
+            ),
+            (
+                self.long,
+                "not checked as a whole for near-duplicates",
+                format!("only the first {MOST_OF_ONE} words of a question are"),
+            ),
         ];
-        let notes = notes.into_iter().filter(|(rows, _)| *rows > 0);
+        let notes = notes.into_iter().filter(|(rows, _, _)| *rows > 0);
         (
             tally,
             notes
-                .map(|(rows, what)| format!("{} {what}", counted(rows, "row")))
+                .map(|(rows, what, why)| format!("{what}: {}; {why}", counted(rows, "row")))
                 .collect(),
         )
     }

@@ -22,15 +22,14 @@ pub(super) struct Quantise {
     /// types of GGUF a .gguf file. _s and _m are llama.cpp's mixes
     #[arg(long, value_name = "TYPE", value_parser = TYPES)]
     quantize: Option<String>,
-    /// Quantise the scales of nf4 and fp4 too
+    /// Quantise the scales of nf4 and fp4 too. Default: true
     #[arg(
         long,
         value_name = "true|false",
-        default_value_t = true,
         action = ArgAction::Set,
         requires = "quantize"
     )]
-    double_quant: bool,
+    double_quant: Option<bool>,
     /// Quantise the output head too, with nf4, fp4 or int8
     #[arg(long, requires = "quantize")]
     quantize_head: bool,
@@ -48,6 +47,12 @@ impl Quantise {
         self.quantize.is_some()
     }
 
+    /// Whether --double-quant is set for a type without scales that could be quantised.
+    pub(super) fn double_quant_is_unused(&self) -> bool {
+        let name = self.quantize.as_deref();
+        self.double_quant.is_some() && name.and_then(FourBitKind::named).is_none()
+    }
+
     /// The type, if it fits the layout that is written.
     pub(super) fn kind(&self, to: To, has_dtype: bool) -> Result<Option<Kind>, Failure> {
         let Some(name) = self.quantize.as_deref() else {
@@ -57,7 +62,7 @@ impl Quantise {
             "int8" => Some(Codes::Int8),
             name => FourBitKind::named(name).map(|kind| Codes::FourBit {
                 kind,
-                nested: self.double_quant,
+                nested: self.double_quant.unwrap_or(true),
             }),
         };
         if let Some(codes) = codes {

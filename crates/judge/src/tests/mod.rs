@@ -77,7 +77,7 @@ impl Case {
 
     fn answers(&self, questions: &[Question]) -> Vec<Vec<Answer>> {
         ["one.jsonl", "two.jsonl"]
-            .map(|name| read_answers(&self.path(name), questions).unwrap())
+            .map(|name| read_answers(&self.path(name), questions).unwrap().answers)
             .into()
     }
 
@@ -189,7 +189,9 @@ fn two_models_are_compared_in_both_orders() {
         (&json!("one"), &json!("B"))
     );
     // what was answered is a file of answers
-    let again = read_answers(&case.path("answers.2.jsonl"), &case.questions()).unwrap();
+    let again = read_answers(&case.path("answers.2.jsonl"), &case.questions())
+        .unwrap()
+        .answers;
     assert_eq!(again[0].turns, ["11", "22"]);
 }
 
