@@ -112,6 +112,7 @@ impl Tools {
             };
             let place = format!("tool{}", calls.len());
             refer_to(&mut parameters, &format!("#/$defs/{place}"));
+            close(&mut parameters);
             calls.push(json!({
                 "type": "object",
                 "properties": {
@@ -199,6 +200,40 @@ fn name_of(place: &str, tool: &Value) -> Result<String, ApiError> {
             "missing; expected the name of the tool",
         )
     })
+}
+
+/// Leaves out keys that a schema of an object does not name: a tool has no use for them, and a small model goes on with them for ever.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(keys) => {
+            // what other parts of a schema name is not known here
+            const OTHERS: [&str; 7] = [
+                "additionalProperties",
+                "patternProperties",
+                "unevaluatedProperties",
+                "$ref",
+                "allOf",
+                "anyOf",
+                "oneOf",
+            ];
+            let is_whole = keys.get("properties").is_some_and(Value::is_object)
+                && !OTHERS.iter().any(|other| keys.contains_key(*other));
+            for (key, value) in keys.iter_mut() {
+                match (key.as_str(), value) {
+                    ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
+                        schemas.values_mut().for_each(close);
+                    }
+                    ("enum" | "const" | "default" | "examples", _) => {}
+                    (_, other) => close(other),
+                }
+            }
+            if is_whole {
+                keys.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
 }
 
 /// Makes the references of a schema to its own parts ones to the same parts at another place.
@@ -312,6 +347,26 @@ mod tests {
                 error.message
             );
         }
+    }
+
+    #[test]
+    fn objects_have_the_keys_that_their_schema_names() {
+        let mut schema = json!({
+            "properties": {"a": {"type": "object", "properties": {}}, "b": {"type": "object"}},
+            "$defs": {"c": {"properties": {}, "additionalProperties": true}, "d": {"allOf": [], "properties": {}}},
+            "enum": [{"properties": {}}]
+        });
+        close(&mut schema);
+        let expected = json!({
+            "properties": {
+                "a": {"type": "object", "properties": {}, "additionalProperties": false},
+                "b": {"type": "object"}
+            },
+            "$defs": {"c": {"properties": {}, "additionalProperties": true}, "d": {"allOf": [], "properties": {}}},
+            "enum": [{"properties": {}}],
+            "additionalProperties": false
+        });
+        assert_eq!(schema, expected);
     }
 
     #[test]
