@@ -28,6 +28,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+import adapters
 import models
 import rows
 
@@ -55,8 +56,11 @@ def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
         logger.removeHandler(handler)
     saved = load_file(Path(adapter_folder, "adapter_model.safetensors"))
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
-    ends = ("embed_tokens.weight", "embed_tokens.base_layer.weight", "lm_head.weight", "lm_head.base_layer.weight")
-    frozen = {key: value for key, value in model.state_dict().items() if key.endswith(ends) and key in saved}
+    ends = [f"{end}.{of}" for end in ("embed_tokens", "lm_head") for of in adapters.FROZEN]
+    # the rows of a tied head, which PEFT saves beside those of the embedding
+    ends.append("lm_head.token_adapter.trainable_tokens_delta")
+    state = {key.removesuffix(".default"): value for key, value in model.state_dict().items()}
+    frozen = {key: value for key, value in state.items() if key.endswith(tuple(ends)) and key in saved}
     loaded |= {key: value for key, value in frozen.items() if key not in loaded}
     wrong = sorted(saved.keys() ^ loaded.keys())
     wrong += [key for key in saved.keys() & loaded.keys() if not torch.equal(saved[key], loaded[key].to(saved[key].dtype))]
